@@ -1,0 +1,214 @@
+"""The command line of a stage: flags that stages share, --help, one-sentence errors, exit codes.
+
+A stage calls `run(main, __doc__, define_flags)`; nothing is defined when a module is imported.
+"""
+
+import dataclasses
+import os
+import re
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Any, NoReturn, TypeVar
+
+from absl import flags, logging
+
+from bert_toolkit.errors import UserError
+
+Options = TypeVar("Options")
+
+EXIT_ERROR = 1
+EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130  # what shells report for a program ended by Ctrl-C
+EXIT_TERMINATED = 143  # and by SIGTERM
+
+_groups: dict[str, list[str]] = {}
+
+
+def run(main: Callable[[Any], None], doc: str, define_flags: Callable[[], None]) -> NoReturn:
+    """Parses the command line, calls `main(FLAGS)` and exits.
+
+    A UserError is printed as "error: ..." on stderr with exit code 1, a wrong flag with 2, Ctrl-C
+    with 130. --debug adds the traceback; any other exception is a bug of ours and keeps its own.
+
+    Args:
+      main: takes the parsed FLAGS.
+      doc: the stage's docstring, printed at the top of --help.
+      define_flags: defines the stage's flags, through `group`.
+    """
+    _define_all(define_flags)
+    _parse(sys.argv, doc)
+    _quiet_logs()
+    signal.signal(signal.SIGTERM, _raise_terminated)
+    try:
+        main(flags.FLAGS)
+    except UserError as error:
+        _tell(error)
+        sys.exit(EXIT_ERROR)
+    except (KeyboardInterrupt, SystemExit) as stop:
+        if isinstance(stop, SystemExit) and stop.code != EXIT_TERMINATED:
+            raise
+        hint = f" ({stop})" if isinstance(stop, KeyboardInterrupt) and str(stop) else ""
+        print(f"stopped before the end{hint}", file=sys.stderr)
+        sys.exit(EXIT_INTERRUPTED if isinstance(stop, KeyboardInterrupt) else EXIT_TERMINATED)
+    except BrokenPipeError:
+        # The reader of our standard output went away (`| head`): that is no error worth words.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(EXIT_ERROR)
+    sys.exit(0)
+
+
+def _raise_terminated(signum, frame):
+    """Ends by an exception, so that unfinished files are removed on the way out."""
+    sys.exit(EXIT_TERMINATED)
+
+
+def _tell(error: UserError) -> None:
+    if flags.FLAGS.debug:
+        traceback.print_exc()
+    for line in str(error).splitlines():
+        print(f"error: {line}", file=sys.stderr)
+
+
+def check(problems: list[str]) -> None:
+    """Raises one UserError with all `problems`, a line each, if there are any."""
+    if problems:
+        raise UserError("\n".join(problems))
+
+
+def options_from_flags(options_class: type[Options], values: Any) -> Options:
+    """Fills a dataclass of options from the flags of the same names."""
+    names = [field.name for field in dataclasses.fields(options_class)]  # type: ignore[arg-type]
+    return options_class(**{name: values[name].value for name in names})
+
+
+# --- Flags that stages share, with the names, meanings and defaults of the published scripts ---
+
+
+def define_tokenizer_flags() -> None:
+    """Flags that say how text becomes token ids."""
+    flags.DEFINE_string("vocab_file", None, "The vocabulary the model was trained with, one token a line.")
+    flags.DEFINE_boolean(
+        "do_lower_case",
+        None,
+        "Lower-case the text and strip accents: true for uncased models, false for cased ones."
+        " Without this flag, what the model directory says (tokenizer_config.json), else true.",
+    )
+
+
+def define_model_flags(init_checkpoint_help: str) -> None:
+    """Flags that name the model's files."""
+    flags.DEFINE_string(
+        "bert_dir",
+        None,
+        "A model directory, in place of --bert_config_file, --vocab_file and --init_checkpoint: the output"
+        " directory of a stage, Google's layout (bert_config.json, vocab.txt, bert_model.ckpt) or Hugging"
+        " Face's (config.json, vocab.txt, model.safetensors). A file flag given as well wins.",
+    )
+    flags.DEFINE_string("bert_config_file", None, "JSON file with the model's sizes (or use --bert_dir).")
+    flags.DEFINE_string("init_checkpoint", None, init_checkpoint_help)
+
+
+def define_device_flags() -> None:
+    """Flags that say where a model runs."""
+    flags.DEFINE_integer("seed", 12345, "Fixes data order, dropout and initial values.")
+    flags.DEFINE_boolean("use_tpu", False, "Run on a TPU; without it, on the GPUs there are, else on the CPU.")
+    flags.DEFINE_string("tpu_name", None, "The Cloud TPU to use: a name or a grpc:// address.")
+    flags.DEFINE_string("tpu_zone", None, "Zone of the Cloud TPU; found out when not given.")
+    flags.DEFINE_string("gcp_project", None, "Project of the Cloud TPU; found out when not given.")
+    flags.DEFINE_string("master", None, "Address of the TensorFlow master, if there is one.")
+    flags.DEFINE_integer("num_tpu_cores", 8, "TPU cores in all; only with --use_tpu.", lower_bound=1)
+    flags.DEFINE_integer(
+        "iterations_per_loop", 1000, "Training steps in one call of a TPU; only with --use_tpu.", lower_bound=1
+    )
+
+
+# --- Flags: definition and help ---
+
+
+class group:
+    """Groups the flags that are defined inside the `with` block under a title in --help."""
+
+    def __init__(self, title: str):
+        self.title = title
+
+    def __enter__(self) -> None:
+        self.before = set(flags.FLAGS)
+
+    def __exit__(self, *exc_info) -> None:
+        defined = [name for name in flags.FLAGS if name not in self.before]
+        _groups.setdefault(self.title, []).extend(defined)
+
+
+def _define_all(define_flags: Callable[[], None]) -> None:
+    define_flags()
+    with group("Running"):
+        flags.DEFINE_boolean("debug", False, "Show tracebacks, and TensorFlow's own log.")
+    for names in _groups.values():
+        for name in names:
+            if len(name) > 1:
+                flags.FLAGS.register_key_flag_for_module("__main__", flags.FLAGS[name])
+
+
+def _parse(argv: list[str], doc: str) -> None:
+    if {"--help", "-help", "-h", "--helpshort", "--helpfull"} & set(argv[1:]):
+        print(_help(doc))
+        sys.exit(0)
+    try:
+        stray = flags.FLAGS(argv)[1:]
+    except flags.Error as error:
+        _usage_error(_plain_flag_error(str(error)))
+    if stray:
+        previous = argv[argv.index(stray[0]) - 1].lstrip("-")
+        boolean = previous in flags.FLAGS and flags.FLAGS[previous].boolean
+        hint = f"write --{previous}={stray[0]}" if boolean else "every option is written --name=value"
+        _usage_error(f"unexpected argument {stray[0]!r}; {hint}")
+
+
+def _usage_error(message: str) -> NoReturn:
+    print(f"error: {message}\nTry --help.", file=sys.stderr)
+    sys.exit(EXIT_USAGE)
+
+
+def _plain_flag_error(message: str) -> str:
+    missing = re.findall(r"Flag --(\w+) must have a value other than None", message)
+    if missing:
+        return f"--{missing[0]} is required"
+    return message.replace("\n", " ")
+
+
+def _help(doc: str) -> str:
+    """The stage's docstring, then its flags by group in order of definition."""
+    lines = [doc.strip(), ""]
+    for title, names in _groups.items():
+        lines += [f"{title}:"]
+        for name in names:
+            flag = flags.FLAGS[name]
+            default = "" if flag.default is None else f" (default: {flag.default})"
+            spelling = f"--[no]{name}" if flag.boolean else f"--{name}=..."
+            text = " ".join(f"{flag.help}{default}".split())
+            lines += [f"  {spelling}", f"      {text}"]
+        lines += [""]
+    return "\n".join(lines)
+
+
+def _quiet_logs() -> None:
+    """Plain log lines of ours on stderr; TensorFlow's own only with --debug."""
+    debug = flags.FLAGS.debug
+    # Read by TensorFlow when it is imported, which happens after this, on first need.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "0" if debug else "3")
+    if flags.FLAGS["verbosity"].present == 0:
+        logging.set_verbosity(logging.INFO)
+    logging.use_absl_handler()
+    if not debug:
+        logging.get_absl_handler().setFormatter(_PlainFormatter())
+
+
+class _PlainFormatter(logging.logging.Formatter):
+    """Our own lines as they are, warnings marked as such."""
+
+    def format(self, record) -> str:
+        prefix = "warning: " if record.levelno == logging.logging.WARNING else ""
+        return prefix + record.getMessage()
+

@@ -1,0 +1,182 @@
+"""Files: input patterns, text by the line, outputs that appear whole or not at all, clear I/O errors.
+
+Paths with :// (gs:// and the like) go through TensorFlow's file system layer, all others through Python's.
+"""
+
+import contextlib
+import glob
+import gzip
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from typing import IO
+
+from bert_toolkit.errors import UserError
+
+
+def _is_remote(path: str) -> bool:
+    return "://" in path
+
+
+def _gfile():
+    from tensorflow.compat.v1 import gfile
+
+    return gfile
+
+
+@contextlib.contextmanager
+def io_errors(path: str) -> Iterator[None]:
+    """Turns an OSError on `path`, a full disk for one, into a UserError that names the path."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror or error}") from error
+    except Exception as error:
+        if type(error).__module__.startswith("tensorflow.") and _is_remote(path):
+            raise UserError(f"{path}: {getattr(error, 'message', error)}") from error
+        raise
+
+
+def exists(path: str) -> bool:
+    """Whether there is a file or directory at `path`."""
+    return _gfile().Exists(path) if _is_remote(path) else os.path.exists(path)
+
+
+def is_directory(path: str) -> bool:
+    """Whether `path` is a directory."""
+    return _gfile().IsDirectory(path) if _is_remote(path) else os.path.isdir(path)
+
+
+def check_input(path: str, flag: str) -> None:
+    """Raises a UserError naming `flag` unless `path` is a file that is there."""
+    if not exists(path):
+        raise UserError(f"--{flag}={path}: no such file")
+    if is_directory(path):
+        raise UserError(f"--{flag}={path}: a directory; expected a file")
+
+
+def expand_inputs(patterns: str, flag: str) -> list[str]:
+    """Returns the files that a comma-separated list of paths and glob patterns stands for.
+
+    Patterns are taken in the order given, the matches of each in alphabetical order. The .json notes
+    that lie beside data sets are left out.
+
+    Raises:
+      UserError: a pattern matches nothing, or a path is a directory.
+    """
+    files = []
+    for pattern in filter(None, (part.strip() for part in patterns.split(","))):
+        if exists(pattern):
+            matches = [pattern]
+        else:
+            found = _gfile().Glob(pattern) if _is_remote(pattern) else glob.glob(pattern)
+            matches = sorted(name for name in found if not name.endswith(".json"))
+        if not matches:
+            raise UserError(f"--{flag}={patterns}: no file matches {pattern!r}")
+        for name in matches:
+            check_input(name, flag)
+        files += matches
+    if not files:
+        raise UserError(f"--{flag}={patterns!r}: names no file")
+    return files
+
+
+def make_directory(path: str, flag: str) -> None:
+    """Makes an output directory with its parents unless it is there."""
+    try:
+        _gfile().MakeDirs(path) if _is_remote(path) else os.makedirs(path, exist_ok=True)
+    except FileExistsError:
+        raise UserError(f"--{flag}={path}: a file; expected a directory to write to") from None
+    except OSError as error:
+        raise UserError(f"--{flag}={path}: cannot make this directory: {error.strerror}") from None
+
+
+def open_binary(path: str, mode: str) -> IO[bytes]:
+    """Opens a file for reading ("rb") or writing ("wb") bytes."""
+    with io_errors(path):
+        return _gfile().GFile(path, mode) if _is_remote(path) else open(path, mode)
+
+
+@contextlib.contextmanager
+def replacing(paths: Sequence[str]) -> Iterator[list[str]]:
+    """Yields names to write in place of `paths`; at the end they become `paths`, all together.
+
+    If the block fails or is interrupted, they are removed and what stood at `paths` is untouched.
+    Missing parent directories are made.
+    """
+    unfinished = [f"{path}.unfinished-{os.getpid()}" for path in paths]
+    try:
+        for path in paths:
+            if is_directory(path):
+                raise UserError(f"{path}: a directory; expected the name of a file to write")
+            if os.path.dirname(path) and not _is_remote(path):
+                make_directory(os.path.dirname(path), "output")
+        with io_errors(paths[0] if len(paths) == 1 else os.path.dirname(paths[0]) or "."):
+            yield unfinished
+            for name, path in zip(unfinished, paths):
+                _gfile().Rename(name, path, overwrite=True) if _is_remote(path) else os.replace(name, path)
+    finally:
+        for name in unfinished:
+            if exists(name):
+                _gfile().Remove(name) if _is_remote(name) else os.remove(name)
+
+
+def write_text(path: str, text: str) -> None:
+    """Writes a text file as a whole, atomically."""
+    with replacing([path]) as [name], open_binary(name, "wb") as writer:
+        writer.write(text.encode("utf-8"))
+
+
+def read_text(path: str) -> str:
+    """Returns a whole UTF-8 text file."""
+    with open_binary(path, "rb") as reader, io_errors(path):
+        try:
+            return reader.read().decode("utf-8-sig")
+        except UnicodeDecodeError:
+            raise UserError(f"{path}: binary data; expected UTF-8 text") from None
+
+
+def copy(source: str, target: str) -> None:
+    """Copies a small file, atomically; nothing happens if both are the same file."""
+    if os.path.realpath(source) == os.path.realpath(target):
+        return
+    with open_binary(source, "rb") as reader, replacing([target]) as [name], open_binary(name, "wb") as writer:
+        shutil.copyfileobj(reader, writer)
+
+
+def read_lines(path: str) -> Iterator[str]:
+    """Yields the lines of a UTF-8 text file, .gz or plain, without their ends.
+
+    Only "\\n" ends a line (with "\\r" before it or not): other characters that Unicode calls line
+    ends, U+2028 for one, are text. A byte-order mark is dropped.
+
+    Raises:
+      UserError: the file cannot be read, or holds something else than UTF-8 text (with the line).
+    """
+    number = 0
+    try:
+        with _open_maybe_gzip(path) as reader:
+            for number, line in enumerate(reader, 1):
+                if number == 1:
+                    line = line.removeprefix(b"\xef\xbb\xbf")
+                if number <= 10 and b"\0" in line:
+                    raise UserError(f"{path} line {number}: binary data; expected UTF-8 text, plain or .gz")
+                yield line.decode("utf-8").rstrip("\r\n")
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{path} line {number}: not UTF-8 (byte 0x{error.object[error.start]:02x}); convert it with iconv"
+        ) from None
+    except (EOFError, gzip.BadGzipFile) as error:
+        raise UserError(f"{path} after line {number}: broken gzip data ({error})") from None
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror or error}") from None
+
+
+@contextlib.contextmanager
+def _open_maybe_gzip(path: str) -> Iterator[IO[bytes]]:
+    with open_binary(path, "rb") as raw:
+        if path.endswith(".gz"):
+            with gzip.GzipFile(fileobj=raw) as reader:
+                yield reader  # type: ignore[misc]
+        else:
+            yield raw

@@ -1,0 +1,363 @@
+"""The contract between stages: TFRecord files of tf.train.Example, and a JSON note beside each.
+
+One `Schema` a data set writes records, parses them, checks files made elsewhere and feeds an
+Estimator. Writing and checking do without TensorFlow, so that data workers start at once.
+"""
+
+import dataclasses
+import json
+import struct
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import IO, Any, Optional
+
+import google_crc32c
+import numpy as np
+
+from bert_toolkit import files
+from bert_toolkit.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Field:
+    """One feature of a record.
+
+    Attributes:
+      name: its key in the Example.
+      length: how many values a record holds; shorter values are padded with zeros.
+      dtype: "int64" or "float32".
+      scalar: parse to shape [B] rather than [B, length].
+      per_position: runs along the sequence, and can be cut where all of a batch is padding.
+      flag: the flag that decides `length`, for messages.
+      default: what a record without this feature means; None if it must be there.
+    """
+
+    name: str
+    length: int
+    dtype: str = "int64"
+    scalar: bool = False
+    per_position: bool = False
+    flag: Optional[str] = None
+    default: Optional[int] = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Schema:
+    """The features of one kind of data set."""
+
+    fields: tuple[Field, ...]
+
+    def encode(self, values: Mapping[str, Sequence]) -> bytes:
+        """Returns a serialized tf.train.Example with `values`, padded with zeros to each field's length."""
+        return _message(1, b"".join(_map_entry(field, values[field.name]) for field in self.fields))
+
+    def parse(self, serialized: Any) -> dict[str, Any]:
+        """Parses serialized Examples, string [B], into tensors: int32 or float32, [B, length] or [B]."""
+        import tensorflow.compat.v1 as tf
+
+        specs = {
+            field.name: tf.io.FixedLenFeature(
+                [] if field.scalar else [field.length], tf.as_dtype(field.dtype), field.default
+            )
+            for field in self.fields
+        }
+        parsed = tf.io.parse_example(serialized, specs)
+        # TPUs compute with int32 only.
+        return {
+            name: tf.cast(value, tf.int32) if value.dtype == tf.int64 else value for name, value in parsed.items()
+        }
+
+    def filler(self) -> bytes:
+        """Returns a record of zeros, which fills the last batch where shapes are static."""
+        return self.encode({field.name: [] for field in self.fields})
+
+
+def pretraining_schema(max_seq_length: int, max_predictions_per_seq: int) -> Schema:
+    """The features of a pretraining instance, as published."""
+    along = {"flag": "max_seq_length", "per_position": True}
+    predictions = {"flag": "max_predictions_per_seq"}
+    return Schema(
+        (
+            Field("input_ids", max_seq_length, **along),  # type: ignore[arg-type]
+            Field("input_mask", max_seq_length, **along),  # type: ignore[arg-type]
+            Field("segment_ids", max_seq_length, **along),  # type: ignore[arg-type]
+            Field("masked_lm_positions", max_predictions_per_seq, **predictions),  # type: ignore[arg-type]
+            Field("masked_lm_ids", max_predictions_per_seq, **predictions),  # type: ignore[arg-type]
+            Field("masked_lm_weights", max_predictions_per_seq, "float32", **predictions),  # type: ignore[arg-type]
+            Field("next_sentence_labels", 1),
+        )
+    )
+
+
+def classification_schema(max_seq_length: int) -> Schema:
+    """The features of a labelled example, as published."""
+    along = {"flag": "max_seq_length", "per_position": True}
+    return Schema(
+        (
+            Field("input_ids", max_seq_length, **along),  # type: ignore[arg-type]
+            Field("input_mask", max_seq_length, **along),  # type: ignore[arg-type]
+            Field("segment_ids", max_seq_length, **along),  # type: ignore[arg-type]
+            Field("label_ids", 1, scalar=True),
+            Field("is_real_example", 1, scalar=True, default=1),
+        )
+    )
+
+
+# --- Protocol buffers by hand: tf.train.Example needs three kinds of field ---
+
+
+def _varint(number: int) -> bytes:
+    encoded = bytearray()
+    while number > 127:
+        encoded.append(number & 127 | 128)
+        number >>= 7
+    encoded.append(number)
+    return bytes(encoded)
+
+
+class _Varints(dict):
+    """number -> its encoding, filled as numbers come; ids repeat, and a look-up beats encoding."""
+
+    def __missing__(self, number: int) -> bytes:
+        self[number] = encoded = _varint(number)
+        return encoded
+
+
+_VARINTS = _Varints()
+
+
+def _message(field_number: int, payload: bytes) -> bytes:
+    """Encodes a length-delimited field (wire type 2)."""
+    return _VARINTS[field_number << 3 | 2] + _varint(len(payload)) + payload
+
+
+def _map_entry(field: Field, values: Sequence) -> bytes:
+    """Encodes one entry of Features.feature: the key, then a Feature with a packed list of values."""
+    padding = field.length - len(values)
+    if field.dtype == "float32":
+        packed = np.asarray(values, "<f4").tobytes() + b"\0\0\0\0" * padding
+        feature = _message(2, _message(1, packed))
+    else:
+        packed = b"".join(map(_VARINTS.__getitem__, values)) + b"\0" * padding
+        feature = _message(3, _message(1, packed))
+    return _message(1, _message(1, field.name.encode()) + _message(2, feature))
+
+
+# --- TFRecord files ---
+
+
+def _masked_crc(data: bytes) -> int:
+    crc = google_crc32c.value(data)
+    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
+
+
+class RecordWriter:
+    """Writes a TFRecord file; `path` should be one of `files.replacing`."""
+
+    def __init__(self, path: str):
+        self._writer: IO[bytes] = files.open_binary(path, "wb")
+        self.records = 0
+        self.bytes = 0
+
+    def write(self, data: bytes) -> None:
+        """Appends one record."""
+        length = struct.pack("<Q", len(data))
+        record = b"".join(
+            (length, struct.pack("<I", _masked_crc(length)), data, struct.pack("<I", _masked_crc(data)))
+        )
+        self._writer.write(record)
+        self.records += 1
+        self.bytes += len(record)
+
+    def close(self) -> None:
+        """Ends the file."""
+        self._writer.close()
+
+
+def read_records(path: str) -> Iterator[bytes]:
+    """Yields the records of a TFRecord file.
+
+    Raises:
+      UserError: the file is cut short or damaged; names the record.
+    """
+    number = 0
+    with files.open_binary(path, "rb") as reader, files.io_errors(path):
+        while header := reader.read(12):
+            number += 1
+            if len(header) == 12 and struct.unpack("<I", header[8:])[0] == _masked_crc(header[:8]):
+                (length,) = struct.unpack("<Q", header[:8])
+                data, footer = reader.read(length), reader.read(4)
+                if len(footer) == 4 and struct.unpack("<I", footer)[0] == _masked_crc(data):
+                    yield data
+                    continue
+                found = "cut short" if len(footer) < 4 else "damaged (its checksum does not fit)"
+            else:
+                found = "not a TFRecord file" if number == 1 else "cut short or damaged"
+            raise UserError(f"{path} record {number}: {found}; make the file again")
+
+
+def count_records(paths: Iterable[str]) -> int:
+    """Returns how many records the files hold: from the notes beside them, else by reading."""
+    count = 0
+    for path in paths:
+        note = read_note(path)
+        count += note["records"] if note and "records" in note else sum(1 for _ in read_records(path))
+    return count
+
+
+# --- The note beside a data set: how it was made ---
+
+
+def note_path(path: str) -> str:
+    """Returns where the note of a TFRecord file lies."""
+    return f"{path}.json"
+
+
+def note_text(note: Mapping[str, Any]) -> str:
+    """Returns a note as JSON text."""
+    return json.dumps(note, indent=2) + "\n"
+
+
+def read_note(path: str) -> Optional[dict[str, Any]]:
+    """Returns the note beside a TFRecord file, or None if there is none."""
+    if not files.exists(note_path(path)):
+        return None
+    try:
+        return json.loads(files.read_text(note_path(path)))
+    except ValueError as error:
+        raise UserError(f"{note_path(path)}: not JSON ({error}); remove it or make the data again") from None
+
+
+def check_data(paths: Sequence[str], schema: Schema, vocab_size: int) -> None:
+    """Checks that TFRecord files fit the schema and the model, before anything is computed.
+
+    The note beside a file is compared with the flags behind the schema; without a note, the first
+    record is looked at.
+
+    Raises:
+      UserError: naming the file, what it was made with and the flag that differs.
+    """
+    for path in paths:
+        note = read_note(path)
+        if note is None:
+            _check_first_record(path, schema, vocab_size)
+            continue
+        for field in schema.fields:
+            made_with = note.get(field.flag) if field.flag else None
+            if made_with not in (None, field.length):
+                raise UserError(
+                    f"--{field.flag}={field.length}, but {path} was made with {made_with}."
+                    f" Pass --{field.flag}={made_with} or make the data again."
+                )
+        if note.get("vocab_size", 0) > vocab_size:
+            raise UserError(
+                f"{path} was made with a vocabulary of {note['vocab_size']:,} entries, but the model's"
+                f" config says {vocab_size:,}. Make the data with the model's own vocabulary."
+            )
+        if note.get("records") == 0:
+            raise UserError(f"{path}: holds no record; make it again")
+
+
+def _check_first_record(path: str, schema: Schema, vocab_size: int) -> None:
+    import tensorflow.compat.v1 as tf
+
+    data = next(read_records(path), None)
+    if data is None:
+        raise UserError(f"{path}: empty; expected TFRecord data, as an earlier stage writes it")
+    try:
+        features = tf.train.Example.FromString(data).features.feature
+    except Exception:
+        raise UserError(f"{path} record 1: not a tf.train.Example; expected data of an earlier stage") from None
+    for field in schema.fields:
+        if field.name not in features and field.default is None:
+            raise UserError(
+                f"{path}: its records have no {field.name!r}, only {', '.join(sorted(features))};"
+                " was it made for another stage?"
+            )
+        values = features[field.name]
+        length = len(values.int64_list.value or values.float_list.value)
+        if field.flag and length != field.length:
+            raise UserError(
+                f"--{field.flag}={field.length}, but {field.name} in {path} has {length} values."
+                f" Pass --{field.flag}={length} or make the data again."
+            )
+    largest = max(features["input_ids"].int64_list.value)
+    if largest >= vocab_size:
+        raise UserError(
+            f"{path} record 1: token id {largest:,}, but the model's config says {vocab_size:,} entries."
+            " Make the data with the model's own vocabulary."
+        )
+
+
+# --- Feeding an Estimator ---
+
+
+@dataclasses.dataclass(frozen=True)
+class Reading:
+    """How an input function goes through its files.
+
+    Attributes:
+      repeat: without end, in a new seeded order every time (training); else once, in file order.
+      shuffle_buffer: records among which the next is drawn.
+      seed: of the order.
+      static_shapes: every batch has the same shape, as TPUs need: no cut of padding; when reading
+        once, the last batch is filled with records of zeros.
+    """
+
+    repeat: bool
+    shuffle_buffer: int = 0
+    seed: Optional[int] = None
+    static_shapes: bool = False
+
+
+def input_fn(paths: Sequence[str], schema: Schema, reading: Reading) -> Callable[..., Any]:
+    """Returns an Estimator's input function over TFRecord files: params -> tf.data.Dataset of features."""
+
+    def dataset(params, input_context=None):
+        import tensorflow.compat.v1 as tf
+
+        records = _repeated_records(paths, reading, input_context) if reading.repeat else _all_records(paths)
+        if reading.static_shapes and not reading.repeat:
+            # With batch size - 1 more records, dropping the remainder drops nothing but filling.
+            records = records.concatenate(tf.data.Dataset.from_tensors(schema.filler()).repeat(params["batch_size"] - 1))
+        batches = records.batch(params["batch_size"], drop_remainder=reading.static_shapes)
+        parsed = batches.map(schema.parse, num_parallel_calls=tf.data.AUTOTUNE)
+        if not reading.static_shapes:
+            parsed = parsed.map(lambda features: cut_padding(features, schema))
+        return parsed.prefetch(tf.data.AUTOTUNE)
+
+    return dataset
+
+
+def _all_records(paths: Sequence[str]):
+    import tensorflow.compat.v1 as tf
+
+    return tf.data.TFRecordDataset(list(paths))
+
+
+def _repeated_records(paths: Sequence[str], reading: Reading, input_context):
+    """Every record of every file in each pass; files are interleaved and records shuffled, seeded."""
+    import tensorflow.compat.v1 as tf
+
+    names = tf.data.Dataset.from_tensor_slices(list(paths))
+    if len(paths) == 1:
+        records = tf.data.TFRecordDataset(list(paths))
+    else:
+        names = names.shuffle(len(paths), seed=reading.seed)
+        records = names.interleave(tf.data.TFRecordDataset, cycle_length=min(4, len(paths)), deterministic=True)
+    if input_context is not None and input_context.num_input_pipelines > 1:
+        records = records.shard(input_context.num_input_pipelines, input_context.input_pipeline_id)
+    if reading.shuffle_buffer > 1:
+        records = records.shuffle(reading.shuffle_buffer, seed=reading.seed)
+    return records.repeat()
+
+
+def cut_padding(features: dict[str, Any], schema: Schema) -> dict[str, Any]:
+    """Cuts a batch after its own longest sequence: what no position needs is not computed."""
+    import tensorflow.compat.v1 as tf
+
+    mask = features["input_mask"]
+    longest = tf.maximum(1, tf.reduce_max(mask * tf.range(1, tf.shape(mask)[1] + 1)))
+    return {
+        **features,
+        **{field.name: features[field.name][:, :longest] for field in schema.fields if field.per_position},
+    }

@@ -1,0 +1,406 @@
+"""The BERT encoder and its two pretraining heads (Devlin et al., 2019, https://arxiv.org/abs/1810.04805).
+
+Shapes in comments: B batch, S sequence length, H hidden size, N attention heads, D size of a head
+(H / N), I intermediate size, V vocabulary size, T rows of tokens (B * S), P masked positions.
+
+Every variable has the name it has in the published checkpoints; scopes below spell those names.
+"""
+
+import copy
+import json
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, Optional
+
+import tensorflow.compat.v1 as tf
+
+from bert_toolkit.errors import UserError
+
+# Added to attention scores of padding before the softmax, which makes its weight zero in float32.
+MASKED_SCORE = -10000.0
+
+
+class BertConfig:
+    """The sizes and settings of a BERT model.
+
+    Keys that this class does not know are kept as attributes and written out again, so that the
+    config.json of a Hugging Face model can be read, and stays what it was.
+    """
+
+    SIZES = (
+        "vocab_size",
+        "hidden_size",
+        "num_hidden_layers",
+        "num_attention_heads",
+        "intermediate_size",
+        "max_position_embeddings",
+        "type_vocab_size",
+    )
+
+    def __init__(
+        self,
+        vocab_size: int,
+        hidden_size: int = 768,
+        num_hidden_layers: int = 12,
+        num_attention_heads: int = 12,
+        intermediate_size: int = 3072,
+        hidden_act: str = "gelu",
+        hidden_dropout_prob: float = 0.1,
+        attention_probs_dropout_prob: float = 0.1,
+        max_position_embeddings: int = 512,
+        type_vocab_size: int = 16,
+        initializer_range: float = 0.02,
+        layer_norm_eps: float = 1e-12,
+        **other: Any,
+    ):
+        """Takes the settings by their names in the published JSON files; the defaults are BERT-base's.
+
+        Args:
+          vocab_size: entries of the vocabulary, V.
+          hidden_size: width of the encoder, H.
+          num_hidden_layers: layers of the encoder.
+          num_attention_heads: attention heads of a layer, N; divides `hidden_size`.
+          intermediate_size: width of the feed-forward part of a layer, I.
+          hidden_act: its activation, by name: see `get_activation`.
+          hidden_dropout_prob: dropout of embeddings and of the output of every part of a layer.
+          attention_probs_dropout_prob: dropout of the attention weights.
+          max_position_embeddings: the longest sequence the model can read.
+          type_vocab_size: number of segment ids.
+          initializer_range: standard deviation of new weights.
+          layer_norm_eps: added to the variance in layer normalisation.
+          **other: kept as they are.
+        """
+        self.vocab_size = vocab_size
+        self.hidden_size = hidden_size
+        self.num_hidden_layers = num_hidden_layers
+        self.num_attention_heads = num_attention_heads
+        self.intermediate_size = intermediate_size
+        self.hidden_act = hidden_act
+        self.hidden_dropout_prob = hidden_dropout_prob
+        self.attention_probs_dropout_prob = attention_probs_dropout_prob
+        self.max_position_embeddings = max_position_embeddings
+        self.type_vocab_size = type_vocab_size
+        self.initializer_range = initializer_range
+        self.layer_norm_eps = layer_norm_eps
+        self.__dict__.update(other)
+
+    @classmethod
+    def from_dict(cls, json_object: Mapping[str, Any]) -> "BertConfig":
+        """Makes a config from a dict; a UserError if vocab_size is missing."""
+        if "vocab_size" not in json_object:
+            raise UserError("BERT config: no vocab_size among its keys; expected the number of vocabulary entries")
+        return cls(**json_object)
+
+    @classmethod
+    def from_json_file(cls, json_file: str) -> "BertConfig":
+        """Reads bert_config.json, or Hugging Face's config.json.
+
+        Raises:
+          UserError: the file is missing, is not such a JSON file, lacks a size of the model, or
+            describes a model that this encoder cannot be.
+        """
+        try:
+            with tf.io.gfile.GFile(json_file, "r") as reader:
+                values = json.loads(reader.read())
+        except tf.errors.OpError as error:
+            raise UserError(f"{json_file}: cannot be read ({error.message}); expected a JSON file") from None
+        except ValueError as error:
+            raise UserError(f"{json_file}: not JSON ({error}); expected the model's bert_config.json") from None
+        if not isinstance(values, dict):
+            raise UserError(f"{json_file}: a JSON {type(values).__name__}; expected an object of model settings")
+        missing = [name for name in cls.SIZES if name not in values]
+        if missing:
+            raise UserError(f"{json_file}: no {', '.join(missing)}; expected the model's own config with all its sizes")
+        config = cls.from_dict(values)
+        problems = config.problems()
+        if problems:
+            raise UserError("\n".join(f"{json_file}: {problem}" for problem in problems))
+        return config
+
+    def problems(self) -> list[str]:
+        """Returns a sentence for everything that no BERT encoder can be built with."""
+        problems = []
+        for name in self.SIZES:
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                problems.append(f"{name} is {value!r}; expected a whole number above 0")
+        if not problems and self.hidden_size % self.num_attention_heads:
+            problems.append(
+                f"hidden_size {self.hidden_size} is no multiple of num_attention_heads {self.num_attention_heads}"
+            )
+        if isinstance(self.hidden_act, str) and self.hidden_act.lower() not in _ACTIVATIONS:
+            problems.append(f"hidden_act is {self.hidden_act!r}; known: {', '.join(_ACTIVATIONS)}")
+        if self.__dict__.get("model_type", "bert") != "bert":
+            problems.append(f"model_type is {self.__dict__['model_type']!r}; expected bert")
+        if self.__dict__.get("position_embedding_type", "absolute") != "absolute":
+            problems.append(f"position_embedding_type is {self.__dict__['position_embedding_type']!r}; expected absolute")
+        return problems
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns all settings."""
+        return copy.deepcopy(self.__dict__)
+
+    def to_json_string(self) -> str:
+        """Returns all settings as JSON text."""
+        return json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n"
+
+
+class BertModel:
+    """The encoder, built into the current graph.
+
+    Example:
+        config = BertConfig(vocab_size=32000, hidden_size=512, num_attention_heads=8, intermediate_size=1024)
+        model = BertModel(config, is_training=True, input_ids=input_ids, input_mask=input_mask)
+        logits = tf.matmul(model.get_pooled_output(), weights, transpose_b=True)
+    """
+
+    def __init__(
+        self,
+        config: BertConfig,
+        is_training: bool,
+        input_ids: tf.Tensor,
+        input_mask: Optional[tf.Tensor] = None,
+        token_type_ids: Optional[tf.Tensor] = None,
+        use_one_hot_embeddings: bool = False,
+        scope: Optional[str] = None,
+    ):
+        """Builds the encoder.
+
+        Args:
+          config: sizes of the model.
+          is_training: whether dropout is applied.
+          input_ids: int32 [B, S], token ids.
+          input_mask: int32 [B, S], 1 for tokens and 0 for padding; all ones if not given.
+          token_type_ids: int32 [B, S], segment ids; all zeros if not given.
+          use_one_hot_embeddings: look words up by a matrix product, which TPUs do faster.
+          scope: variable scope, "bert" if not given.
+        """
+        if not is_training:
+            config = copy.copy(config)
+            config.hidden_dropout_prob = 0.0
+            config.attention_probs_dropout_prob = 0.0
+        if input_mask is None:
+            input_mask = tf.ones_like(input_ids)
+        if token_type_ids is None:
+            token_type_ids = tf.zeros_like(input_ids)
+
+        with tf.variable_scope(scope, default_name="bert"):
+            with tf.variable_scope("embeddings"):
+                self.embedding_output, self.embedding_table = _embed(
+                    config, input_ids, token_type_ids, use_one_hot_embeddings
+                )
+            with tf.variable_scope("encoder"):
+                self.all_encoder_layers = _encode(config, self.embedding_output, input_mask)
+            self.sequence_output = self.all_encoder_layers[-1]
+            with tf.variable_scope("pooler"):
+                first_token = self.sequence_output[:, 0]  # [B, H]
+                self.pooled_output = dense(first_token, config.hidden_size, config, activation=tf.tanh)
+
+    def get_pooled_output(self) -> tf.Tensor:
+        """Returns [B, H]: a dense layer with tanh over the final state of [CLS]."""
+        return self.pooled_output
+
+    def get_sequence_output(self) -> tf.Tensor:
+        """Returns [B, S, H]: the final layer."""
+        return self.sequence_output
+
+    def get_all_encoder_layers(self) -> list[tf.Tensor]:
+        """Returns the output of every layer, [B, S, H] each, the first layer first."""
+        return self.all_encoder_layers
+
+    def get_embedding_output(self) -> tf.Tensor:
+        """Returns [B, S, H]: the sum of the three embeddings, after layer normalisation and dropout."""
+        return self.embedding_output
+
+    def get_embedding_table(self) -> tf.Variable:
+        """Returns the word embeddings, [V, H]."""
+        return self.embedding_table
+
+
+# --- Embeddings ---
+
+
+def _embed(config: BertConfig, input_ids: tf.Tensor, token_type_ids: tf.Tensor, one_hot: bool):
+    """Returns the embedding output [B, S, H] and the table of word embeddings [V, H]."""
+    initializer = create_initializer(config.initializer_range)
+    table = tf.get_variable("word_embeddings", [config.vocab_size, config.hidden_size], initializer=initializer)
+    types = tf.get_variable(
+        "token_type_embeddings", [config.type_vocab_size, config.hidden_size], initializer=initializer
+    )
+    positions = tf.get_variable(
+        "position_embeddings", [config.max_position_embeddings, config.hidden_size], initializer=initializer
+    )
+    length = get_shape_list(input_ids)[1]
+    if isinstance(length, int) and length > config.max_position_embeddings:
+        raise UserError(
+            f"sequences of {length} tokens, but the model has {config.max_position_embeddings} positions;"
+            f" pass --max_seq_length={config.max_position_embeddings} or less"
+        )
+    words = tf.matmul(tf.one_hot(input_ids, config.vocab_size), table) if one_hot else tf.gather(table, input_ids)
+    # There are few segments: a product with one-hot rows is faster than gathering, and so is its gradient.
+    segments = tf.matmul(tf.one_hot(token_type_ids, config.type_vocab_size), types)  # [B, S, H]
+    output = words + segments + positions[:length]
+    return dropout(layer_norm(output, config.layer_norm_eps), config.hidden_dropout_prob), table
+
+
+# --- The encoder: dense layers work on rows of tokens [T, H], attention on the grid [B, S, H] ---
+
+
+def _encode(config: BertConfig, embeddings: tf.Tensor, input_mask: tf.Tensor) -> list[tf.Tensor]:
+    """Returns the output of every layer, [B, S, H] each."""
+    batch_size, length, _ = get_shape_list(embeddings)
+    # [B, 1, 1, S]: every query attends to every token that is not padding.
+    adder = (1.0 - tf.cast(input_mask, tf.float32)[:, None, None, :]) * MASKED_SCORE
+    rows = tf.reshape(embeddings, [-1, config.hidden_size])  # [T, H]
+    layers = []
+    for index in range(config.num_hidden_layers):
+        with tf.variable_scope(f"layer_{index}"):
+            rows = _layer(config, rows, adder, batch_size, length)
+        layers.append(tf.reshape(rows, [batch_size, length, config.hidden_size]))
+    return layers
+
+
+def _layer(config: BertConfig, rows: tf.Tensor, adder: tf.Tensor, batch_size, length) -> tf.Tensor:
+    """One layer: attention, then the feed-forward part, each with a residual connection. [T, H] -> [T, H]"""
+    with tf.variable_scope("attention"):
+        with tf.variable_scope("self"):
+            context = _attention(config, rows, adder, batch_size, length)
+        with tf.variable_scope("output"):
+            rows = _project_and_add(config, context, rows)
+    with tf.variable_scope("intermediate"):
+        hidden = dense(rows, config.intermediate_size, config, activation=get_activation(config.hidden_act))
+    with tf.variable_scope("output"):
+        return _project_and_add(config, hidden, rows)
+
+
+def _project_and_add(config: BertConfig, inputs: tf.Tensor, residual: tf.Tensor) -> tf.Tensor:
+    """Projects back to H, drops out, adds what came in, normalises. [T, any], [T, H] -> [T, H]"""
+    projected = dropout(dense(inputs, config.hidden_size, config), config.hidden_dropout_prob)
+    return layer_norm(projected + residual, config.layer_norm_eps)
+
+
+def _attention(config: BertConfig, rows: tf.Tensor, adder: tf.Tensor, batch_size, length) -> tf.Tensor:
+    """Multi-headed self-attention (Vaswani et al., 2017, section 3.2). [T, H] -> [T, H]"""
+    heads = config.num_attention_heads
+    head_size = config.hidden_size // heads
+
+    def project(name: str) -> tf.Tensor:
+        projected = dense(rows, config.hidden_size, config, name=name)
+        grid = tf.reshape(projected, [batch_size, length, heads, head_size])
+        return tf.transpose(grid, [0, 2, 1, 3])  # [B, N, S, D]
+
+    query, key, value = project("query"), project("key"), project("value")
+    scores = tf.matmul(query, key, transpose_b=True) / math.sqrt(head_size)  # [B, N, S, S]
+    weights = dropout(tf.nn.softmax(scores + adder), config.attention_probs_dropout_prob)
+    context = tf.transpose(tf.matmul(weights, value), [0, 2, 1, 3])  # [B, S, N, D]
+    return tf.reshape(context, [-1, config.hidden_size])
+
+
+# --- The heads of pretraining ---
+
+
+def masked_lm_logits(model: BertModel, config: BertConfig, positions: tf.Tensor) -> tf.Tensor:
+    """The masked language model: scores of every vocabulary entry at some positions.
+
+    Args:
+      model: the encoder.
+      config: its sizes.
+      positions: int32 [M, 2], rows of (sequence in the batch, position in the sequence).
+
+    Returns:
+      float32 [M, V], logits; the projection to the vocabulary is the table of word embeddings.
+    """
+    states = tf.gather_nd(model.get_sequence_output(), positions)  # [M, H]
+    with tf.variable_scope("cls/predictions"):
+        with tf.variable_scope("transform"):
+            states = dense(states, config.hidden_size, config, activation=get_activation(config.hidden_act))
+            states = layer_norm(states, config.layer_norm_eps)
+        bias = tf.get_variable("output_bias", [config.vocab_size], initializer=tf.zeros_initializer())
+        return tf.matmul(states, model.get_embedding_table(), transpose_b=True) + bias
+
+
+def next_sentence_logits(model: BertModel, config: BertConfig) -> tf.Tensor:
+    """Next-sentence prediction: float32 [B, 2], logits of "follows" (0) and "random" (1)."""
+    with tf.variable_scope("cls/seq_relationship"):
+        return output_layer(model.get_pooled_output(), 2, create_initializer(config.initializer_range))
+
+
+def output_layer(pooled: tf.Tensor, num_labels: int, initializer) -> tf.Tensor:
+    """A linear layer over the pooled output, its weights stored as [labels, H]. [B, H] -> [B, labels]"""
+    weights = tf.get_variable("output_weights", [num_labels, pooled.shape[-1]], initializer=initializer)
+    bias = tf.get_variable("output_bias", [num_labels], initializer=tf.zeros_initializer())
+    return tf.nn.bias_add(tf.matmul(pooled, weights, transpose_b=True), bias)
+
+
+# --- Parts ---
+
+
+def dense(
+    inputs: tf.Tensor, units: int, config: BertConfig, activation: Optional[Callable] = None, name: str = "dense"
+) -> tf.Tensor:
+    """A linear layer, then `activation` if there is one, in the scope `name`. [T, any] -> [T, units]"""
+    with tf.variable_scope(name):
+        initializer = create_initializer(config.initializer_range)
+        kernel = tf.get_variable("kernel", [inputs.shape[-1], units], initializer=initializer)
+        bias = tf.get_variable("bias", [units], initializer=tf.zeros_initializer())
+        outputs = tf.nn.bias_add(tf.matmul(inputs, kernel), bias)
+        return activation(outputs) if activation else outputs
+
+
+def layer_norm(inputs: tf.Tensor, epsilon: float = 1e-12) -> tf.Tensor:
+    """Layer normalisation over the last axis (Ba et al., 2016, equation 4), in scope "LayerNorm"."""
+    with tf.variable_scope("LayerNorm"):
+        size = [inputs.shape[-1]]
+        beta = tf.get_variable("beta", size, initializer=tf.zeros_initializer())
+        gamma = tf.get_variable("gamma", size, initializer=tf.ones_initializer())
+        mean, variance = tf.nn.moments(inputs, axes=[-1], keepdims=True)
+        return tf.nn.batch_normalization(inputs, mean, variance, beta, gamma, epsilon)
+
+
+def dropout(inputs: tf.Tensor, probability: float) -> tf.Tensor:
+    """Sets elements to zero with `probability` and scales the others up; the identity for 0."""
+    return tf.nn.dropout(inputs, rate=probability) if probability else inputs
+
+
+def create_initializer(initializer_range: float = 0.02):
+    """The initial distribution of weights: a normal one cut off at two standard deviations."""
+    return tf.truncated_normal_initializer(stddev=initializer_range)
+
+
+def gelu(x: tf.Tensor) -> tf.Tensor:
+    """Gaussian error linear unit, exact: x times the normal distribution's cdf (https://arxiv.org/abs/1606.08415)."""
+    return 0.5 * x * (1.0 + tf.math.erf(x / math.sqrt(2.0)))
+
+
+def gelu_tanh(x: tf.Tensor) -> tf.Tensor:
+    """The paper's approximation of gelu by tanh, which some published checkpoints were trained with."""
+    return 0.5 * x * (1.0 + tf.tanh(math.sqrt(2.0 / math.pi) * (x + 0.044715 * tf.pow(x, 3))))
+
+
+_ACTIVATIONS: dict[str, Optional[Callable[[tf.Tensor], tf.Tensor]]] = {
+    "gelu": gelu,
+    "gelu_new": gelu_tanh,
+    "gelu_tanh": gelu_tanh,
+    "relu": tf.nn.relu,
+    "tanh": tf.tanh,
+    "linear": None,
+}
+
+
+def get_activation(activation: Any) -> Optional[Callable[[tf.Tensor], tf.Tensor]]:
+    """Returns the function of that name; None for "linear" and for no name. A function is returned as it is.
+
+    Raises:
+      UserError: the name is unknown.
+    """
+    if not activation or not isinstance(activation, str):
+        return activation or None
+    if activation.lower() not in _ACTIVATIONS:
+        raise UserError(f"hidden_act {activation!r} is unknown; known: {', '.join(_ACTIVATIONS)}")
+    return _ACTIVATIONS[activation.lower()]
+
+
+def get_shape_list(tensor: tf.Tensor) -> list:
+    """Returns the shape of a tensor: int where it is known, a scalar int32 tensor where it is not."""
+    dynamic = tf.shape(tensor)
+    return [dynamic[axis] if size is None else size for axis, size in enumerate(tensor.shape.as_list())]
