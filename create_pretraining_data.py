@@ -10,7 +10,6 @@ Example:
 """
 
 import dataclasses
-import hashlib
 import random
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -244,13 +243,11 @@ def record_values(instance: Instance) -> dict[str, Any]:
 
 
 def _note(options: Options, tokenizer, summary: Summary, record_count: int) -> dict[str, Any]:
-    with files.open_binary(options.vocab_file, "rb") as reader:
-        digest = hashlib.sha256(reader.read()).hexdigest()
     return {
         "made_by": "create_pretraining_data",
         **dataclasses.asdict(options),
         "vocab_size": max(tokenizer.vocab.values()) + 1,
-        "vocab_sha256": digest,
+        "vocab_sha256": files.digest(options.vocab_file),
         "records": record_count,
         "all_files": dataclasses.asdict(summary),
     }

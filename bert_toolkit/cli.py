@@ -202,6 +202,8 @@ def _quiet_logs() -> None:
         logging.set_verbosity(logging.INFO)
     logging.use_absl_handler()
     if not debug:
+        # Its warnings are about functions that TensorFlow itself calls, its notes about sessions and graphs.
+        logging.logging.getLogger("tensorflow").setLevel(logging.logging.ERROR)
         logging.get_absl_handler().setFormatter(_PlainFormatter())
 
 

@@ -6,6 +6,7 @@ Paths with :// (gs:// and the like) go through TensorFlow's file system layer, a
 import contextlib
 import glob
 import gzip
+import hashlib
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -134,6 +135,12 @@ def read_text(path: str) -> str:
             return reader.read().decode("utf-8-sig")
         except UnicodeDecodeError:
             raise UserError(f"{path}: binary data; expected UTF-8 text") from None
+
+
+def digest(path: str) -> str:
+    """Returns the SHA-256 digest of a file, in hexadecimal."""
+    with open_binary(path, "rb") as reader, io_errors(path):
+        return hashlib.sha256(reader.read()).hexdigest()
 
 
 def copy(source: str, target: str) -> None:

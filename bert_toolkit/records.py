@@ -7,7 +7,7 @@ Estimator. Writing and checking do without TensorFlow, so that data workers star
 import dataclasses
 import json
 import struct
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import IO, Any, Optional
 
 import google_crc32c
@@ -195,6 +195,17 @@ def read_records(path: str) -> Iterator[bytes]:
             raise UserError(f"{path} record {number}: {found}; make the file again")
 
 
+def first_damage(paths: Iterable[str]) -> Optional[str]:
+    """Returns a sentence that names the first record that cannot be read; None if all can."""
+    try:
+        for path in paths:
+            for _ in read_records(path):
+                pass
+    except UserError as error:
+        return str(error)
+    return None
+
+
 def count_records(paths: Iterable[str]) -> int:
     """Returns how many records the files hold: from the notes beside them, else by reading."""
     count = 0
@@ -309,23 +320,29 @@ class Reading:
     static_shapes: bool = False
 
 
-def input_fn(paths: Sequence[str], schema: Schema, reading: Reading) -> Callable[..., Any]:
-    """Returns an Estimator's input function over TFRecord files: params -> tf.data.Dataset of features."""
+@dataclasses.dataclass(frozen=True)
+class RecordInput:
+    """An Estimator's input function over TFRecord files."""
 
-    def dataset(params, input_context=None):
+    paths: Sequence[str]
+    schema: Schema
+    reading: Reading
+
+    def __call__(self, params: Mapping[str, Any], input_context: Any = None) -> Any:
+        """Returns a tf.data.Dataset of batches: features by name, each [B, ...]."""
         import tensorflow.compat.v1 as tf
 
-        records = _repeated_records(paths, reading, input_context) if reading.repeat else _all_records(paths)
+        reading, batch_size = self.reading, params["batch_size"]
+        records = _repeated_records(self.paths, reading, input_context) if reading.repeat else _all_records(self.paths)
         if reading.static_shapes and not reading.repeat:
             # With batch size - 1 more records, dropping the remainder drops nothing but filling.
-            records = records.concatenate(tf.data.Dataset.from_tensors(schema.filler()).repeat(params["batch_size"] - 1))
-        batches = records.batch(params["batch_size"], drop_remainder=reading.static_shapes)
-        parsed = batches.map(schema.parse, num_parallel_calls=tf.data.AUTOTUNE)
+            filling = tf.data.Dataset.from_tensors(self.schema.filler()).repeat(batch_size - 1)
+            records = records.concatenate(filling)
+        batches = records.batch(batch_size, drop_remainder=reading.static_shapes)
+        parsed = batches.map(self.schema.parse, num_parallel_calls=tf.data.AUTOTUNE)
         if not reading.static_shapes:
-            parsed = parsed.map(lambda features: cut_padding(features, schema))
+            parsed = parsed.map(lambda features: cut_padding(features, self.schema))
         return parsed.prefetch(tf.data.AUTOTUNE)
-
-    return dataset
 
 
 def _all_records(paths: Sequence[str]):

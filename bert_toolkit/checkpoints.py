@@ -1,0 +1,274 @@
+"""Checkpoints: finding them, reading Hugging Face's, initialising a model from one and saying what fitted."""
+
+import contextlib
+import dataclasses
+import os
+import re
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, Optional
+
+import numpy as np
+import tensorflow.compat.v1 as tf
+from absl import logging
+
+from bert_toolkit import files
+from bert_toolkit.errors import UserError
+
+SAFETENSORS = "model.safetensors"
+GOOGLE_NAME = "bert_model.ckpt"
+
+# A classifier's head may have another size than the one in the checkpoint, when it was trained for
+# other labels; it then starts anew. No other variable may.
+HEADS = ("output_weights", "output_bias")
+
+_NOT_WEIGHTS = re.compile(r"(^|/)(adam_[mv]|global_step|lamb_[mv])$|^_CHECKPOINTABLE|^save_counter")
+
+
+# --- Finding ---
+
+
+def find(path: str, flag: str) -> str:
+    """Returns the checkpoint that `path` means: a TensorFlow prefix, a V1 file, or a .safetensors file.
+
+    Args:
+      path: a directory, a prefix, an .index or .data file, a V1 file or a .safetensors file.
+      flag: the flag it was given with, for messages.
+
+    Raises:
+      UserError: there is no checkpoint of a kind that can be read.
+    """
+    if files.is_directory(path):
+        return _find_in_directory(path, flag)
+    prefix = re.sub(r"\.(index|meta|data-\d+-of-\d+)$", "", path)
+    if files.exists(f"{prefix}.index"):
+        return prefix
+    if not files.exists(path):
+        raise UserError(
+            f"--{flag}={path}: no checkpoint there; expected a prefix such as bert_model.ckpt, its .index file,"
+            " a directory or a model.safetensors"
+        )
+    if path.endswith((".bin", ".pt", ".pth")):
+        raise UserError(
+            f"--{flag}={path}: a pickle, which can run any code when read; save the model as {SAFETENSORS}"
+            " (transformers: save_pretrained)"
+        )
+    return path
+
+
+def _find_in_directory(directory: str, flag: str) -> str:
+    latest = tf.train.latest_checkpoint(directory)
+    if latest:
+        return latest
+    for name in (GOOGLE_NAME, SAFETENSORS):
+        candidate = os.path.join(directory, name)
+        if files.exists(candidate) or files.exists(f"{candidate}.index"):
+            return candidate
+    prefixes = sorted(name[: -len(".index")] for name in tf.io.gfile.listdir(directory) if name.endswith(".index"))
+    if len(prefixes) == 1:
+        return os.path.join(directory, prefixes[0])
+    found = f"several checkpoints ({', '.join(prefixes)})" if prefixes else "no checkpoint"
+    raise UserError(
+        f"--{flag}={directory}: {found} in it; expected {GOOGLE_NAME}, {SAFETENSORS} or a training output;"
+        " name one with --init_checkpoint"
+    )
+
+
+def shapes(checkpoint: str) -> dict[str, list[int]]:
+    """Returns variable name -> shape of a TensorFlow checkpoint."""
+    try:
+        return tf.train.load_checkpoint(checkpoint).get_variable_to_shape_map()
+    except Exception as error:
+        raise UserError(f"{checkpoint}: cannot be read as a checkpoint ({_first_line(error)})") from None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
+
+
+# --- Hugging Face's names ---
+
+# Copies of the word embeddings and the output bias, and a constant.
+_HUGGING_FACE_COPIES = re.compile(r"cls\.predictions\.decoder\.|embeddings\.position_ids$")
+
+# What the last part of a name becomes; the first ending that fits is taken.
+_HUGGING_FACE_ENDINGS = (
+    ("LayerNorm.weight", "LayerNorm.gamma"),
+    ("LayerNorm.bias", "LayerNorm.beta"),
+    ("_embeddings.weight", "_embeddings"),
+    ("cls.predictions.bias", "cls.predictions.output_bias"),
+    ("seq_relationship.weight", "seq_relationship.output_weights"),
+    ("seq_relationship.bias", "seq_relationship.output_bias"),
+    ("classifier.weight", "output_weights"),
+    ("classifier.bias", "output_bias"),
+    (".weight", ".kernel"),
+)
+
+
+def name_from_hugging_face(name: str) -> Optional[str]:
+    """Returns the published name of a weight in Hugging Face's layout; None for copies and constants.
+
+    For example bert.encoder.layer.0.attention.self.query.weight, or the same without "bert.", is
+    bert/encoder/layer_0/attention/self/query/kernel.
+    """
+    if _HUGGING_FACE_COPIES.search(name):
+        return None
+    name = name.removeprefix("bert.")
+    if name.startswith(("embeddings.", "encoder.", "pooler.")):
+        name = f"bert.{name}"
+    name = re.sub(r"\.layer\.(\d+)\.", r".layer_\1.", name)
+    for ending, published in _HUGGING_FACE_ENDINGS:
+        if name.endswith(ending):
+            name = name.removesuffix(ending) + published
+            break
+    return name.replace(".", "/")
+
+
+def read_safetensors(path: str) -> dict[str, np.ndarray]:
+    """Returns the weights of a .safetensors file, float32, by their published names and in their layout.
+
+    torch keeps the kernel of a linear layer as [out, in], BERT's checkpoints as [in, out].
+    """
+    import safetensors
+
+    weights: dict[str, np.ndarray] = {}
+    try:
+        with safetensors.safe_open(path, framework="np") as reader:
+            for original in reader.keys():
+                name = name_from_hugging_face(original)
+                if name is not None:
+                    value = reader.get_tensor(original).astype(np.float32)
+                    weights[name] = value.T if name.endswith("/kernel") else value
+    except (OSError, safetensors.SafetensorError) as error:
+        raise UserError(f"{path}: cannot be read as safetensors ({_first_line(error)})") from None
+    return weights
+
+
+class Weights(NamedTuple):
+    """A TensorFlow checkpoint to start from, and the path it is known by to the user."""
+
+    prefix: str
+    source: str
+
+
+@contextlib.contextmanager
+def as_tensorflow(checkpoint: Optional[str]) -> Iterator[Optional[Weights]]:
+    """Yields a TensorFlow checkpoint with the same weights: itself, or a temporary copy of safetensors.
+
+    One format means one way of restoring, the one that strategies and TPUs support.
+    """
+    if checkpoint is None:
+        yield None
+    elif not checkpoint.endswith(".safetensors"):
+        yield Weights(checkpoint, checkpoint)
+    else:
+        with tempfile.TemporaryDirectory(prefix="bert-toolkit-") as directory:
+            prefix = os.path.join(directory, GOOGLE_NAME)
+            save(prefix, read_safetensors(checkpoint))
+            yield Weights(prefix, checkpoint)
+
+
+def save(prefix: str, weights: Mapping[str, np.ndarray]) -> None:
+    """Writes a TensorFlow checkpoint of arrays by name."""
+    os.makedirs(os.path.dirname(prefix), exist_ok=True)
+    names = sorted(weights)
+    with files.io_errors(prefix), tf.Graph().as_default(), tf.Session() as session:
+        values = [tf.placeholder(weights[name].dtype, weights[name].shape) for name in names]
+        operation = tf.raw_ops.SaveV2(
+            prefix=prefix, tensor_names=names, shape_and_slices=[""] * len(names), tensors=values
+        )
+        session.run(operation, {value: weights[name] for value, name in zip(values, names)})
+
+
+# --- Initialising ---
+
+
+@dataclasses.dataclass(frozen=True)
+class Fit:
+    """How a checkpoint fits a model: variable names.
+
+    Attributes:
+      restored: taken from the checkpoint.
+      absent: in the model only.
+      resized: heads whose size differs, which start anew.
+      unused: in the checkpoint only, optimizer state aside.
+    """
+
+    restored: Sequence[str]
+    absent: Sequence[str]
+    resized: Sequence[str]
+    unused: Sequence[str]
+
+    def text(self) -> str:
+        """Returns the fit as a line to read."""
+        parts = [f"restored {len(self.restored)} variables"]
+        for names, what in (
+            (self.absent, "new, as the checkpoint has none of that name"),
+            (self.resized, "new, as the checkpoint has them for other labels"),
+            (self.unused, "in the checkpoint, but not in this model"),
+        ):
+            if names:
+                parts.append(f"{some(names)} {what}")
+        return "; ".join(parts)
+
+
+def some(names: Sequence[str], most: int = 4) -> str:
+    """Returns the first of some names, and how many more there are."""
+    shown = ", ".join(names[:most])
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
+
+
+def fit(weights: Weights, variables: Sequence[Any]) -> Fit:
+    """Compares a checkpoint with a model's variables.
+
+    Raises:
+      UserError: a variable other than a head has another shape there, or nothing of the encoder fits.
+    """
+    there = shapes(weights.prefix)
+    here = {variable.op.name: variable.shape.as_list() for variable in variables}
+    common = [name for name in here if name in there]
+    resized = [name for name in common if here[name] != there[name]]
+    for name in resized:
+        if name not in HEADS:
+            raise UserError(
+                f"{weights.source}: {name} has shape {there[name]}, but the model's config makes it {here[name]};"
+                " use the config that belongs to this checkpoint"
+            )
+    restored = [name for name in common if name not in resized]
+    if not any(name.startswith("bert/") for name in restored):
+        found = sorted(name for name in there if not _NOT_WEIGHTS.search(name))
+        raise UserError(
+            f"{weights.source}: none of its variables belongs to a BERT encoder (it has {some(found, 3)});"
+            " expected names such as bert/embeddings/word_embeddings"
+        )
+    return Fit(
+        restored=restored,
+        absent=[name for name in here if name not in there],
+        resized=resized,
+        unused=sorted(name for name in there if name not in here and not _NOT_WEIGHTS.search(name)),
+    )
+
+
+def restore_at_start(weights: Weights, fitting: Fit) -> None:
+    """Makes the variables of the current graph that fit start with the checkpoint's values."""
+    tf.train.init_from_checkpoint(weights.prefix, {name: name for name in fitting.restored})
+
+
+def check_same_model(model_dir: str, checkpoint: str, variables: Sequence[Any]) -> None:
+    """Raises a UserError if `checkpoint`, in an output directory, is of another model than `variables`."""
+    there = shapes(checkpoint)
+    for variable in variables:
+        name, shape = variable.op.name, variable.shape.as_list()
+        if there.get(name) != shape:
+            found = f"has shape {there[name]}, here {shape}" if name in there else "is not in it"
+            raise UserError(
+                f"{model_dir} holds another model: {name} {found} ({os.path.basename(checkpoint)});"
+                " use another --output_dir, or remove that one"
+            )
+
+
+def warn_of_new_encoder_variables(fitting: Fit) -> None:
+    """Says when a part of the encoder itself starts from random values."""
+    new = [name for name in fitting.absent if name.startswith("bert/") and not name.startswith("bert/pooler/")]
+    if new:
+        logging.warning("%d variables of the encoder start from random values: %s", len(new), some(new))

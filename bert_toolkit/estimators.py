@@ -1,0 +1,222 @@
+"""The one place where an Estimator is made: for a CPU, a GPU, several GPUs, several hosts, or a TPU.
+
+Batch sizes are global: what all devices together take in a step.
+"""
+
+import contextlib
+import dataclasses
+import json
+import os
+from collections.abc import Callable, Iterator
+from typing import Any, Optional
+
+import tensorflow.compat.v1 as tf
+from absl import logging
+
+from bert_toolkit import hooks, records
+from bert_toolkit.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Compute:
+    """Where and how to run; the names are those of the flags."""
+
+    seed: Optional[int] = None
+    save_checkpoints_steps: int = 1000
+    use_tpu: bool = False
+    tpu_name: Optional[str] = None
+    tpu_zone: Optional[str] = None
+    gcp_project: Optional[str] = None
+    master: Optional[str] = None
+    num_tpu_cores: int = 8
+    iterations_per_loop: int = 1000
+
+    @classmethod
+    def from_options(cls, options: Any) -> "Compute":
+        """Takes the fields that `options` has."""
+        names = [field.name for field in dataclasses.fields(cls) if hasattr(options, field.name)]
+        return cls(**{name: getattr(options, name) for name in names})
+
+
+@dataclasses.dataclass(frozen=True)
+class BatchSizes:
+    """Sequences in a batch, over all devices."""
+
+    train: int = 1
+    evaluate: int = 1
+    predict: int = 1
+
+
+class Runner:
+    """An Estimator with its batch sizes; its errors are sentences."""
+
+    def __init__(self, model_fn: Callable, model_dir: Optional[str], compute: Compute, sizes: BatchSizes):
+        """Makes the Estimator.
+
+        Args:
+          model_fn: (features, labels, mode, params) -> TPUEstimatorSpec.
+          model_dir: where checkpoints are kept; None for an Estimator that only predicts.
+          compute: where to run.
+          sizes: global batch sizes.
+        """
+        self.sizes = sizes
+        self.strategy = None if compute.use_tpu else choose_strategy()
+        self.estimator = make_estimator(model_fn, model_dir, compute, sizes, self.strategy)
+        self._use_tpu = compute.use_tpu
+
+    def train(self, input_fn: Callable, max_steps: int) -> None:
+        """Trains up to `max_steps`, counted from the start of the run in `model_dir`."""
+        with self._errors_as_sentences(input_fn):
+            self.estimator.train(self._bind(input_fn, self.sizes.train), max_steps=max_steps)
+
+    def evaluate(self, input_fn: Callable, what: str, steps: Optional[int] = None) -> dict[str, Any]:
+        """Returns the metrics over `steps` batches, or over all the input."""
+        progress = hooks.EvaluationProgress(what, steps)
+        with self._errors_as_sentences(input_fn):
+            results = self.estimator.evaluate(self._bind(input_fn, self.sizes.evaluate), steps=steps, hooks=[progress])
+        if not progress.batches:
+            raise UserError(f"{what}: no batch to evaluate")
+        return results
+
+    def predict(self, input_fn: Callable) -> Iterator[dict[str, Any]]:
+        """Yields the predictions of a batch after the other, as arrays."""
+        with self._errors_as_sentences(input_fn):
+            yield from self.estimator.predict(
+                self._bind(input_fn, self.sizes.predict), yield_single_examples=False
+            )
+
+    def _bind(self, input_fn: Callable, batch_size: int) -> Callable:
+        """Gives the input function the batch size that one replica takes; TPUEstimator does so itself."""
+        if self._use_tpu:
+            return input_fn
+        replicas = self.strategy.num_replicas_in_sync if self.strategy else 1
+        if batch_size % replicas:
+            raise UserError(f"a batch of {batch_size} cannot be shared by {replicas} devices; choose a multiple")
+
+        def bound(input_context=None):
+            return input_fn({"batch_size": batch_size // replicas}, input_context)
+
+        return bound
+
+    @contextlib.contextmanager
+    def _errors_as_sentences(self, input_fn: Callable) -> Iterator[None]:
+        """Turns TensorFlow's errors that a user can mend into UserErrors, and tells Ctrl-C what is saved."""
+        model_dir = self.estimator.model_dir
+        try:
+            yield
+        except KeyboardInterrupt:
+            latest = tf.train.latest_checkpoint(model_dir)
+            kept = f"{latest} is the last checkpoint; the same command goes on from it" if latest else "nothing was saved"
+            raise KeyboardInterrupt(kept) from None
+        except tf.errors.DataLossError as error:
+            paths = getattr(input_fn, "paths", ())
+            raise UserError(records.first_damage(paths) or _first_line(error)) from error
+        except tf.errors.OpError as error:
+            sentence = _sentence(str(error.message), model_dir)
+            if sentence is None:
+                raise
+            raise UserError(sentence) from error
+
+
+def make_estimator(model_fn: Callable, model_dir: Optional[str], compute: Compute, sizes: BatchSizes, strategy=None):
+    """Returns an Estimator, or with `use_tpu` a TPUEstimator."""
+    if compute.use_tpu:
+        return tf.estimator.tpu.TPUEstimator(
+            model_fn=model_fn,
+            config=tpu_run_config(model_dir, compute),
+            use_tpu=True,
+            train_batch_size=sizes.train,
+            eval_batch_size=sizes.evaluate,
+            predict_batch_size=sizes.predict,
+        )
+    return tf.estimator.Estimator(
+        model_fn=lambda features, labels, mode, params: model_fn(features, labels, mode, params).as_estimator_spec(),
+        config=run_config(model_dir, compute, strategy),
+        params={},
+    )
+
+
+def run_config(model_dir: Optional[str], compute: Compute, strategy=None) -> tf.estimator.RunConfig:
+    """Returns the configuration of a run on CPU or GPUs."""
+    session_config = tf.ConfigProto(allow_soft_placement=True)
+    session_config.gpu_options.allow_growth = True  # leave to others what is not needed
+    return tf.estimator.RunConfig(
+        model_dir=model_dir,
+        tf_random_seed=compute.seed,
+        save_checkpoints_steps=compute.save_checkpoints_steps,
+        log_step_count_steps=None,  # our own hook shows the progress
+        train_distribute=strategy,
+        eval_distribute=None,
+        session_config=session_config,
+    )
+
+
+def tpu_run_config(model_dir: Optional[str], compute: Compute):
+    """Returns the configuration of a run on a TPU."""
+    resolver = None
+    if compute.tpu_name:
+        resolver = tf.distribute.cluster_resolver.TPUClusterResolver(
+            compute.tpu_name, zone=compute.tpu_zone, project=compute.gcp_project
+        )
+    return tf.estimator.tpu.RunConfig(
+        cluster=resolver,
+        master=compute.master,
+        model_dir=model_dir,
+        tf_random_seed=compute.seed,
+        save_checkpoints_steps=compute.save_checkpoints_steps,
+        tpu_config=tf.estimator.tpu.TPUConfig(
+            iterations_per_loop=compute.iterations_per_loop,
+            num_shards=compute.num_tpu_cores,
+            per_host_input_for_training=tf.estimator.tpu.InputPipelineConfig.PER_HOST_V2,
+        ),
+    )
+
+
+def choose_strategy():
+    """Returns the distribution strategy for the machines and GPUs there are; None for one device.
+
+    TF_CONFIG names the hosts of a cluster, as TensorFlow defines it; otherwise all visible GPUs are used.
+    """
+    gpus = tf.config.list_physical_devices("GPU")
+    if _cluster_size() > 1:
+        logging.info("running on %d hosts (TF_CONFIG)", _cluster_size())
+        return tf.distribute.experimental.MultiWorkerMirroredStrategy()
+    if len(gpus) > 1:
+        logging.info("running on %d GPUs", len(gpus))
+        return mirrored([f"/gpu:{index}" for index in range(len(gpus))])
+    logging.info("running on %s", "a GPU" if gpus else f"the CPU ({len(os.sched_getaffinity(0))} cores)")
+    return None
+
+
+def mirrored(devices: list[str]):
+    """Returns a strategy that keeps a copy of the model on each device of this host."""
+    # On CPU devices the default collectives wait for each other for ever.
+    on_cpu = any("cpu" in device.lower() for device in devices)
+    return tf.distribute.MirroredStrategy(
+        devices, cross_device_ops=tf.distribute.ReductionToOneDevice() if on_cpu else None
+    )
+
+
+def _cluster_size() -> int:
+    try:
+        cluster = json.loads(os.environ.get("TF_CONFIG") or "{}").get("cluster", {})
+        return sum(len(cluster.get(role, [])) for role in ("chief", "worker"))
+    except (ValueError, AttributeError) as error:
+        raise UserError(f"TF_CONFIG: not the JSON object that TensorFlow expects ({error})") from None
+
+
+def _sentence(message: str, model_dir: Optional[str]) -> Optional[str]:
+    """Returns what a TensorFlow error means to a user; None if it is a bug or says nothing to us."""
+    if "No space left on device" in message:
+        return f"{model_dir}: no space left on device; checkpoints written before are whole"
+    if "OOM when allocating" in message or "failed to allocate memory" in message:
+        return "out of memory on the device; use a smaller batch size or --max_seq_length"
+    if "Can't parse serialized Example" in message or "parsing" in message and "Example" in message:
+        return "a record does not fit the flags: were all input files made with the same --max_seq_length?"
+    if "is not in [0, " in message:
+        return "a token id is outside the model's vocabulary: was the data made with this model's own vocabulary?"
+    return None
+
+
+def _first_line(error: tf.errors.OpError) -> str:
+    return str(error.message).splitlines()[0]

@@ -1,0 +1,99 @@
+"""What an Estimator shows while it runs: losses, rates and the time left."""
+
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any, Optional
+
+import tensorflow.compat.v1 as tf
+from absl import logging
+from tqdm import tqdm
+
+from bert_toolkit.progress import Progress, duration
+
+
+class TrainingProgress(tf.estimator.SessionRunHook):
+    """Shows a line of values, rates and the time left every `every` steps, above a bar on a terminal."""
+
+    def __init__(
+        self, last_step: int, every: int, values: Mapping[str, Any], tokens: Any, model_dir: str
+    ):
+        """Makes the hook.
+
+        Args:
+          last_step: the step at which training ends.
+          every: steps between lines; the first and the last step get one too.
+          values: name -> scalar tensor to show.
+          tokens: scalar, real tokens in a batch.
+          model_dir: where the rates are written for TensorBoard.
+        """
+        self._last_step, self._every, self._model_dir = last_step, every, model_dir
+        self._values, self._tokens_per_batch = dict(values), tokens
+        self._bar: Optional[tqdm] = None
+
+    def begin(self):
+        self._global_step = tf.train.get_or_create_global_step()
+        self._writer = tf.summary.FileWriterCache.get(self._model_dir)
+
+    def after_create_session(self, session, coord):
+        self._step = session.run(self._global_step)
+        if sys.stderr.isatty():
+            self._bar = tqdm(total=self._last_step, initial=self._step, unit=" steps", leave=False, desc="training")
+        self._line_step = self._step
+        self._line_time = time.monotonic()
+        self._tokens = 0
+
+    def before_run(self, run_context):
+        step = self._step + 1
+        fetches = {"step": self._global_step, "tokens": self._tokens_per_batch}
+        if step % self._every == 0 or step == self._last_step or step - self._line_step == 1 == step:
+            fetches["values"] = self._values
+        return tf.estimator.SessionRunArgs(fetches)
+
+    def after_run(self, run_context, run_values):
+        results = run_values.results
+        # The counter may be read before or after this step counts itself; the steps are ours to count.
+        self._step += 1
+        self._tokens += int(results["tokens"])
+        if self._bar is not None:
+            self._bar.update()
+        if "values" in results:
+            self._show(results["values"])
+
+    def _show(self, values: Mapping[str, float]) -> None:
+        now = time.monotonic()
+        steps, seconds = self._step - self._line_step, now - self._line_time
+        rates = {"steps/s": steps / seconds, "tokens/s": self._tokens / seconds}
+        shown = [f"{name} {value:.3g}" if "rate" in name else f"{name} {value:.4f}" for name, value in values.items()]
+        shown += [f"{rates['steps/s']:.2f} steps/s", f"{rates['tokens/s']:,.0f} tokens/s"]
+        left = (self._last_step - self._step) / rates["steps/s"]
+        line = f"step {self._step}/{self._last_step}: {', '.join(shown)}, {duration(left)} left"
+        if self._bar is not None:
+            self._bar.write(line, file=sys.stderr)
+        else:
+            logging.info("%s", line)
+        summary = tf.Summary(value=[tf.Summary.Value(tag=name, simple_value=rate) for name, rate in rates.items()])
+        self._writer.add_summary(summary, self._step)
+        self._line_step, self._line_time, self._tokens = self._step, now, 0
+
+    def end(self, session):
+        if self._bar is not None:
+            self._bar.close()
+
+
+class EvaluationProgress(tf.estimator.SessionRunHook):
+    """Counts the batches of an evaluation."""
+
+    def __init__(self, what: str, total: Optional[int]):
+        self._what, self._total = what, total
+        self.batches = 0
+
+    def begin(self):
+        self._progress = Progress(self._what, "batches", self._total)
+
+    def after_run(self, run_context, run_values):
+        self.batches += 1
+        self._progress.update()
+
+    def end(self, session):
+        self._progress.__exit__()

@@ -1,0 +1,57 @@
+"""What each task is judged by, as metrics of a v1 Estimator: name -> (value, update)."""
+
+from typing import Any
+
+import tensorflow.compat.v1 as tf
+
+Metrics = dict[str, tuple[Any, Any]]
+
+
+def pretraining(
+    masked_loss: tf.Tensor,
+    masked_logits_argmax: tf.Tensor,
+    masked_ids: tf.Tensor,
+    masked_weights: tf.Tensor,
+    next_loss: tf.Tensor,
+    next_argmax: tf.Tensor,
+    next_labels: tf.Tensor,
+    is_real: tf.Tensor,
+) -> Metrics:
+    """Loss and accuracy of both pretraining tasks.
+
+    Args:
+      masked_loss: float32 [M], of each predicted position.
+      masked_logits_argmax: int [M], the predicted ids.
+      masked_ids: int32 [M], the true ids.
+      masked_weights: float32 [M], 0 where a position is filling.
+      next_loss: float32 [B], of each sequence.
+      next_argmax: int [B], the predicted labels.
+      next_labels: int32 [B], the true labels.
+      is_real: float32 [B], 0 where a sequence is filling.
+    """
+    return {
+        "masked_lm_accuracy": tf.metrics.accuracy(masked_ids, masked_logits_argmax, masked_weights),
+        "masked_lm_loss": tf.metrics.mean(masked_loss, masked_weights),
+        "next_sentence_accuracy": tf.metrics.accuracy(next_labels, next_argmax, is_real),
+        "next_sentence_loss": tf.metrics.mean(next_loss, is_real),
+    }
+
+
+def classification(loss: tf.Tensor, labels: tf.Tensor, argmax: tf.Tensor, is_real: tf.Tensor) -> Metrics:
+    """Accuracy and mean loss, over examples that are no filling.
+
+    Args:
+      loss: float32 [B], of each example.
+      labels: int32 [B], the true labels.
+      argmax: int [B], the predicted labels.
+      is_real: float32 [B], 0 where an example is filling.
+    """
+    return {
+        "eval_accuracy": tf.metrics.accuracy(labels, argmax, is_real),
+        "eval_loss": tf.metrics.mean(loss, is_real),
+    }
+
+
+def share_equal(predicted: tf.Tensor, true: tf.Tensor) -> tf.Tensor:
+    """Returns the share of equal elements of two integer tensors, a scalar."""
+    return tf.reduce_mean(tf.cast(tf.equal(tf.cast(predicted, tf.int32), true), tf.float32))

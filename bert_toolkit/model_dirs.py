@@ -1,0 +1,148 @@
+"""A model's files: finding them in a directory or by flags, checking that they fit, writing a complete directory.
+
+A directory is one of Google's (bert_config.json, vocab.txt, bert_model.ckpt), one of Hugging Face's
+(config.json, vocab.txt, model.safetensors), or the output of a stage, which looks like Google's with
+an Estimator's checkpoints in it and a tokenizer_config.json that says do_lower_case.
+"""
+
+import dataclasses
+import json
+import os
+from collections.abc import Sequence
+from typing import Any, Optional
+
+import tensorflow.compat.v1 as tf
+from absl import logging
+
+from bert_toolkit import checkpoints, files
+from bert_toolkit.errors import UserError
+from modeling import BertConfig
+from tokenization import FullTokenizer, validate_case_matches_checkpoint, vocabulary_problems
+
+CONFIG, VOCABULARY, TOKENIZER_CONFIG, LABELS = "bert_config.json", "vocab.txt", "tokenizer_config.json", "labels.txt"
+
+# Vocabularies are sometimes padded with unused rows, to a multiple of 8 or 64 that hardware likes.
+LARGEST_VOCABULARY_PADDING = 128
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelFiles:
+    """What a stage needs to know of a model before it builds it."""
+
+    config_file: str
+    config: BertConfig
+    vocab_file: Optional[str]
+    init_checkpoint: Optional[str]
+    do_lower_case: bool
+
+    def tokenizer(self) -> FullTokenizer:
+        """Loads the tokenizer; a UserError if there is none or it does not fit the config."""
+        if self.vocab_file is None:
+            raise UserError("--vocab_file is required (or --bert_dir)")
+        files.check_input(self.vocab_file, "vocab_file")
+        tokenizer = FullTokenizer(self.vocab_file, self.do_lower_case)
+        for problem in vocabulary_problems(self.vocab_file):
+            logging.warning("%s", problem)
+        entries, expected = max(tokenizer.vocab.values()) + 1, self.config.vocab_size
+        found = f"{self.vocab_file} has {entries:,} entries, {self.config_file} says {expected:,}"
+        if not 0 <= expected - entries < LARGEST_VOCABULARY_PADDING:
+            raise UserError(f"{found}. Use this model's own vocabulary.")
+        if entries != expected:
+            logging.warning("%s; the last %d rows of the model are unused", found, expected - entries)
+        return tokenizer
+
+
+def find(options: Any) -> ModelFiles:
+    """Finds and checks a model's files from the model flags among `options`.
+
+    `options` has bert_dir, bert_config_file, vocab_file, init_checkpoint and do_lower_case.
+
+    Raises:
+      UserError: a file is missing or they do not belong together.
+    """
+    config_file, vocab_file, checkpoint = options.bert_config_file, options.vocab_file, options.init_checkpoint
+    lower_case = options.do_lower_case
+    if options.bert_dir:
+        if not files.is_directory(options.bert_dir):
+            raise UserError(f"--bert_dir={options.bert_dir}: no such directory")
+        config_file = config_file or _in_directory(options.bert_dir, CONFIG, "config.json")
+        vocab_file = vocab_file or _in_directory(options.bert_dir, VOCABULARY)
+        checkpoint = checkpoint or options.bert_dir
+        if config_file is None:
+            raise UserError(f"--bert_dir={options.bert_dir}: no {CONFIG} or config.json in it")
+    if config_file is None:
+        raise UserError("--bert_config_file is required (or --bert_dir)")
+    files.check_input(config_file, "bert_config_file")
+    if vocab_file:
+        said = _lower_case_beside(vocab_file)
+        if lower_case is not None and said is not None and lower_case != said:
+            raise UserError(
+                f"--do_lower_case={lower_case}, but the tokenizer_config.json beside {vocab_file} says"
+                f" {str(said).lower()}; pass --do_lower_case={said}"
+            )
+        lower_case = said if lower_case is None else lower_case
+    lower_case = True if lower_case is None else lower_case
+    if checkpoint:
+        validate_case_matches_checkpoint(lower_case, checkpoint)
+        checkpoint = checkpoints.find(checkpoint, "bert_dir" if checkpoint == options.bert_dir else "init_checkpoint")
+    config = BertConfig.from_json_file(config_file)
+    return ModelFiles(config_file, config, vocab_file, checkpoint, lower_case)
+
+
+def _in_directory(directory: str, *names: str) -> Optional[str]:
+    paths = [os.path.join(directory, name) for name in names]
+    return next(filter(files.exists, paths), None)
+
+
+def _lower_case_beside(vocab_file: str) -> Optional[bool]:
+    """Returns what the tokenizer_config.json beside a vocabulary says of lower-casing, if there is one."""
+    path = os.path.join(os.path.dirname(vocab_file), TOKENIZER_CONFIG)
+    if not files.exists(path):
+        return None
+    try:
+        return json.loads(files.read_text(path)).get("do_lower_case")
+    except (ValueError, AttributeError):
+        raise UserError(f"{path}: not a JSON object; mend or remove it") from None
+
+
+def check_length(max_seq_length: int, model: ModelFiles) -> None:
+    """Raises a UserError if sequences may be longer than the model has positions."""
+    positions = model.config.max_position_embeddings
+    if max_seq_length > positions:
+        raise UserError(
+            f"--max_seq_length={max_seq_length}, but {model.config_file} says max_position_embeddings {positions};"
+            f" pass --max_seq_length={positions} or less"
+        )
+
+
+def write(directory: str, model: ModelFiles, labels: Sequence[str] = ()) -> None:
+    """Puts config, vocabulary, casing and labels into an output directory, beside its checkpoints.
+
+    What is there already stays: it belongs to the checkpoints there, which a run has checked to be of
+    the same model before it trains on.
+    """
+    tokenizer_config = json.dumps({"do_lower_case": model.do_lower_case}, indent=2) + "\n"
+    texts = {CONFIG: model.config.to_json_string(), TOKENIZER_CONFIG: tokenizer_config}
+    if labels:
+        texts[LABELS] = "".join(f"{label}\n" for label in labels)
+    fresh = tf.train.latest_checkpoint(directory) is None
+    for name, text in texts.items():
+        path = os.path.join(directory, name)
+        if fresh or not files.exists(path):
+            files.write_text(path, text)
+    vocab_copy = os.path.join(directory, VOCABULARY)
+    if model.vocab_file and (fresh or not files.exists(vocab_copy)):
+        files.copy(model.vocab_file, vocab_copy)
+
+
+def check_labels(directory: str, labels: Sequence[str]) -> None:
+    """Raises a UserError if an output directory holds a model for other labels."""
+    path = os.path.join(directory, LABELS)
+    if not files.exists(path) or tf.train.latest_checkpoint(directory) is None:
+        return
+    there = files.read_text(path).split("\n")[:-1]
+    if there != list(labels):
+        raise UserError(
+            f"{directory} holds a model for the labels {', '.join(there)}, but the task has {', '.join(labels)};"
+            " use another --output_dir, or remove that one"
+        )

@@ -1,0 +1,150 @@
+"""From a stage's network to an Estimator's model function: initial weights, training step, what is shown."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, Optional
+
+import tensorflow.compat.v1 as tf
+from absl import logging
+
+import optimization
+from bert_toolkit import checkpoints, hooks
+from bert_toolkit.errors import UserError
+
+STEPS_BETWEEN_LINES = 100
+
+
+@dataclasses.dataclass(frozen=True)
+class Outputs:
+    """What a network computes of a batch.
+
+    Attributes:
+      predictions: name -> tensor, batch first.
+      loss: scalar to minimise, the mean over the batch; None in prediction.
+      metrics: a function and the tensors (batch first) that it makes evaluation metrics of.
+      shown: name -> scalar, shown beside the loss while training.
+    """
+
+    predictions: Mapping[str, tf.Tensor]
+    loss: Optional[tf.Tensor] = None
+    metrics: Optional[tuple[Callable[..., dict], list]] = None
+    shown: Mapping[str, tf.Tensor] = dataclasses.field(default_factory=dict)
+
+
+Network = Callable[[Mapping[str, tf.Tensor], str], Outputs]
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """How the weights are optimised."""
+
+    learning_rate: float
+    num_train_steps: int
+    num_warmup_steps: int
+
+
+def make(
+    network: Network,
+    model_dir: Optional[str],
+    init_checkpoint: Optional[checkpoints.Weights],
+    use_tpu: bool = False,
+    training: Optional[Training] = None,
+) -> Callable[..., Any]:
+    """Returns a model function (features, labels, mode, params) -> TPUEstimatorSpec.
+
+    Args:
+      network: (features, mode) -> Outputs.
+      model_dir: where the Estimator keeps checkpoints; None if it keeps none.
+      init_checkpoint: weights to start from where `model_dir` has none.
+      use_tpu: whether the function runs on a TPU.
+      training: needed in mode TRAIN.
+    """
+
+    def model_fn(features, labels, mode, params):
+        outputs = network(features, mode)
+        scaffold_fn = _initial_weights(mode, model_dir, init_checkpoint, use_tpu)
+        spec = {"mode": mode, "loss": outputs.loss, "scaffold_fn": scaffold_fn}
+        if mode == tf.estimator.ModeKeys.PREDICT:
+            spec["predictions"] = dict(outputs.predictions)
+        elif mode == tf.estimator.ModeKeys.EVAL:
+            spec["eval_metrics"] = outputs.metrics
+        else:
+            spec["train_op"] = optimization.create_optimizer(
+                outputs.loss, training.learning_rate, training.num_train_steps, training.num_warmup_steps, use_tpu
+            )
+            if not use_tpu:  # no tensor of a TPU's program can be looked at from outside
+                spec["training_hooks"] = [_progress(features, outputs, training, model_dir)]
+        return tf.estimator.tpu.TPUEstimatorSpec(**spec)
+
+    return model_fn
+
+
+def _progress(features, outputs: Outputs, training: Training, model_dir: str) -> tf.estimator.SessionRunHook:
+    """Writes the values to TensorBoard and returns the hook that shows them."""
+    rate = optimization.learning_rate_schedule(
+        tf.train.get_or_create_global_step(),
+        training.learning_rate,
+        training.num_train_steps,
+        training.num_warmup_steps,
+    )
+    values = {"loss": outputs.loss, **outputs.shown, "learning_rate": rate}
+    for name, value in values.items():
+        if name != "loss":  # the Estimator writes that one itself
+            tf.summary.scalar(name, value)
+    tokens = tf.reduce_sum(features["input_mask"])
+    return hooks.TrainingProgress(training.num_train_steps, STEPS_BETWEEN_LINES, values, tokens, model_dir)
+
+
+def _initial_weights(mode: str, model_dir: Optional[str], init_checkpoint: Optional[checkpoints.Weights], use_tpu: bool):
+    """Decides where the weights of the network just built come from, says so, and checks that they fit.
+
+    Returns:
+      The function that TPUs need to be told the initial values, or None.
+    """
+    variables = tf.trainable_variables()
+    latest = tf.train.latest_checkpoint(model_dir) if model_dir else None
+    if latest:  # the Estimator restores it
+        checkpoints.check_same_model(model_dir, latest, variables)
+        return None
+    training = mode == tf.estimator.ModeKeys.TRAIN
+    if init_checkpoint is None:
+        if not training:
+            raise UserError(f"{model_dir}: no checkpoint in it and none given; train first, or pass --init_checkpoint")
+        logging.info("starting from random weights")
+        return None
+    fitting = checkpoints.fit(init_checkpoint, variables)
+    logging.info("%s: %s", init_checkpoint.source, fitting.text())
+    checkpoints.warn_of_new_encoder_variables(fitting)
+    new = [*fitting.absent, *fitting.resized]
+    if new and not training:
+        raise UserError(
+            f"{init_checkpoint.source}: has no trained {checkpoints.some(new)}, which this needs; train first (--do_train)"
+        )
+    if not use_tpu:
+        checkpoints.restore_at_start(init_checkpoint, fitting)
+        return None
+
+    def scaffold():
+        checkpoints.restore_at_start(init_checkpoint, fitting)
+        return tf.train.Scaffold()
+
+    return scaffold
+
+
+def starting_step(model_dir: str, num_train_steps: int) -> int:
+    """Returns the step that training in `model_dir` starts from, and says what will happen."""
+    latest = tf.train.latest_checkpoint(model_dir)
+    if latest is None:
+        return 0
+    step = int(tf.train.load_variable(latest, "global_step"))
+    if step >= num_train_steps:
+        logging.warning(
+            "nothing to train: %s is at step %d, and %d were asked for; for more training raise that number,"
+            " for a new start use another --output_dir",
+            latest,
+            step,
+            num_train_steps,
+        )
+    else:
+        logging.info("going on from %s: step %d of %d", latest, step, num_train_steps)
+    return step
