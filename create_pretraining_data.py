@@ -27,7 +27,10 @@ def define_flags() -> None:
     """Defines the flags of this stage."""
     with cli.group("Input and output"):
         flags.DEFINE_string(
-            "input_file", None, "Text to read: files and glob patterns, separated by commas.", required=True
+            "input_file",
+            None,
+            "Text to read: files and glob patterns, separated by commas.",
+            required=True,
         )
         flags.DEFINE_string(
             "output_file",
@@ -51,9 +54,13 @@ def define_flags() -> None:
             " run_pretraining.py must be given the same.",
             lower_bound=1,
         )
-        flags.DEFINE_float("masked_lm_prob", 0.15, "Share of tokens to mask.", lower_bound=0.0, upper_bound=1.0)
+        flags.DEFINE_float(
+            "masked_lm_prob", 0.15, "Share of tokens to mask.", lower_bound=0.0, upper_bound=1.0
+        )
         flags.DEFINE_boolean("do_whole_word_mask", False, "Mask all pieces of a word together.")
-        flags.DEFINE_integer("dupe_factor", 10, "How many times the text is used, with new masks.", lower_bound=1)
+        flags.DEFINE_integer(
+            "dupe_factor", 10, "How many times the text is used, with new masks.", lower_bound=1
+        )
         flags.DEFINE_float(
             "short_seq_prob",
             0.1,
@@ -61,7 +68,9 @@ def define_flags() -> None:
             lower_bound=0.0,
             upper_bound=1.0,
         )
-        flags.DEFINE_integer("random_seed", 12345, "The same seed and text give the same instances.")
+        flags.DEFINE_integer(
+            "random_seed", 12345, "The same seed and text give the same instances."
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -181,7 +190,9 @@ def read_documents(input_files: Sequence[str], tokenizer, summary: Summary) -> l
 def _lines_of_all(input_files: Sequence[str]) -> Iterator[str]:
     for previous, name in zip([None, *input_files], input_files):
         if previous is not None and line.strip():
-            logging.warning("%s ends without a blank line: its last document goes on in %s", previous, name)
+            logging.warning(
+                "%s ends without a blank line: its last document goes on in %s", previous, name
+            )
         line = ""
         for line in files.read_lines(name):
             yield line
@@ -189,7 +200,9 @@ def _lines_of_all(input_files: Sequence[str]) -> Iterator[str]:
 
 def _check_documents(documents: Sequence[Document], options: Options) -> None:
     if not documents:
-        raise UserError(f"--input_file={options.input_file}: no text in it; expected sentences, one a line")
+        raise UserError(
+            f"--input_file={options.input_file}: no text in it; expected sentences, one a line"
+        )
     if len(documents) == 1:
         raise UserError(
             f"--input_file={options.input_file}: one document only, so that a random next segment would come"

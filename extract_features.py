@@ -24,7 +24,9 @@ from bert_toolkit.progress import Progress, size
 def define_flags() -> None:
     """Defines the flags of this stage."""
     with cli.group("Input and output"):
-        flags.DEFINE_string("input_file", None, "Text to read, a line at a time; .gz or plain.", required=True)
+        flags.DEFINE_string(
+            "input_file", None, "Text to read, a line at a time; .gz or plain.", required=True
+        )
         flags.DEFINE_string("output_file", None, "JSON lines to write.", required=True)
         flags.DEFINE_string(
             "layers",
@@ -46,7 +48,9 @@ def define_flags() -> None:
     with cli.group("Device"):
         flags.DEFINE_integer("batch_size", 32, "Lines in a batch, over all devices.", lower_bound=1)
         flags.DEFINE_boolean(
-            "use_one_hot_embeddings", False, "Look embeddings up by a matrix product, which TPUs do faster."
+            "use_one_hot_embeddings",
+            False,
+            "Look embeddings up by a matrix product, which TPUs do faster.",
         )
         cli.define_device_flags()
 
@@ -100,11 +104,15 @@ def run(options: Options) -> int:
     model_dirs.check_length(options.max_seq_length, model)
     layers = parse_layers(options.layers, model.config.num_hidden_layers)
     tokenizer = model.tokenizer()
-    lines = LineInput(options.input_file, tokenizer, options.max_seq_length, static_shapes=options.use_tpu)
+    lines = LineInput(
+        options.input_file, tokenizer, options.max_seq_length, static_shapes=options.use_tpu
+    )
     with checkpoints.as_tensorflow(model.init_checkpoint) as init_checkpoint:
         one_hot = options.use_one_hot_embeddings
         runner = estimators.Runner(
-            model_fns.make(network(model.config, layers, one_hot), None, init_checkpoint, options.use_tpu),
+            model_fns.make(
+                network(model.config, layers, one_hot), None, init_checkpoint, options.use_tpu
+            ),
             None,
             estimators.Compute.from_options(options),
             estimators.BatchSizes(predict=options.batch_size),
@@ -123,7 +131,9 @@ def parse_layers(text: str, num_layers: int) -> list[int]:
     try:
         layers = [int(part) for part in text.split(",")]
     except ValueError:
-        raise UserError(f"--layers={text}: expected whole numbers separated by commas, such as -1,-2") from None
+        raise UserError(
+            f"--layers={text}: expected whole numbers separated by commas, such as -1,-2"
+        ) from None
     for layer in layers:
         if not -num_layers <= layer < num_layers:
             raise UserError(
@@ -147,13 +157,21 @@ class LineInput:
     def warn(self) -> None:
         """Says which lines were empty and how many were cut."""
         if self.empty_count:
-            shown = ", ".join(map(str, self.empty)) + (", ..." if self.empty_count > len(self.empty) else "")
+            shown = ", ".join(map(str, self.empty)) + (
+                ", ..." if self.empty_count > len(self.empty) else ""
+            )
             logging.warning(
-                "%s: %d empty lines (%s) have [CLS] and [SEP] only", self.path, self.empty_count, shown
+                "%s: %d empty lines (%s) have [CLS] and [SEP] only",
+                self.path,
+                self.empty_count,
+                shown,
             )
         if self.cut_count:
             logging.warning(
-                "%s: %d lines were cut to --max_seq_length=%d tokens", self.path, self.cut_count, self.max_seq_length
+                "%s: %d lines were cut to --max_seq_length=%d tokens",
+                self.path,
+                self.cut_count,
+                self.max_seq_length,
             )
 
     def sequences(self) -> Iterator[dict[str, Any]]:
@@ -192,7 +210,9 @@ class LineInput:
             filling["unique_ids"] = tf.constant(-1)
             fillings = tf.data.Dataset.from_tensors(filling).repeat(params["batch_size"] - 1)
             dataset = dataset.concatenate(fillings)
-        dataset = dataset.padded_batch(params["batch_size"], padded, drop_remainder=self.static_shapes)
+        dataset = dataset.padded_batch(
+            params["batch_size"], padded, drop_remainder=self.static_shapes
+        )
         return dataset.prefetch(2)
 
 
@@ -210,7 +230,11 @@ def write_features(batches, layers: list[int], tokenizer, lines: LineInput, path
         with files.open_binary(unfinished, "wb") as writer:
             for batch in batches:
                 for row in json_rows(batch, layers, tokenizer):
-                    writer.write(orjson.dumps(row, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE))
+                    writer.write(
+                        orjson.dumps(
+                            row, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE
+                        )
+                    )
                     progress.update()
             written = writer.tell()
         if lines.error is not None:
@@ -226,7 +250,9 @@ def json_rows(batch: Mapping[str, Any], layers: list[int], tokenizer) -> Iterato
     import numpy as np
 
     # Rounded in double precision, as published: 6 decimals of a float32 may need more than its digits.
-    values = [np.round(batch[f"layer_{layer}"].astype(np.float64), 6) for layer in layers]  # [B, S, H] each
+    values = [
+        np.round(batch[f"layer_{layer}"].astype(np.float64), 6) for layer in layers
+    ]  # [B, S, H] each
     lengths = batch["input_mask"].sum(axis=1)
     for row, unique_id in enumerate(batch["unique_ids"]):
         if unique_id < 0:  # fills the batch
@@ -265,7 +291,9 @@ def network(config, layers: list[int], use_one_hot_embeddings: bool = False):
         )
         outputs = model.get_all_encoder_layers()
         passed_on = {name: features[name] for name in ("unique_ids", "input_ids", "input_mask")}
-        return model_fns.Outputs({**passed_on, **{f"layer_{layer}": outputs[layer] for layer in layers}})
+        return model_fns.Outputs(
+            {**passed_on, **{f"layer_{layer}": outputs[layer] for layer in layers}}
+        )
 
     return build
 

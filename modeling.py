@@ -88,7 +88,9 @@ class BertConfig:
     def from_dict(cls, json_object: Mapping[str, Any]) -> "BertConfig":
         """Makes a config from a dict; a UserError if vocab_size is missing."""
         if "vocab_size" not in json_object:
-            raise UserError("BERT config: no vocab_size among its keys; expected the number of vocabulary entries")
+            raise UserError(
+                "BERT config: no vocab_size among its keys; expected the number of vocabulary entries"
+            )
         return cls(**json_object)
 
     @classmethod
@@ -103,14 +105,22 @@ class BertConfig:
             with tf.io.gfile.GFile(json_file, "r") as reader:
                 values = json.loads(reader.read())
         except tf.errors.OpError as error:
-            raise UserError(f"{json_file}: cannot be read ({error.message}); expected a JSON file") from None
+            raise UserError(
+                f"{json_file}: cannot be read ({error.message}); expected a JSON file"
+            ) from None
         except ValueError as error:
-            raise UserError(f"{json_file}: not JSON ({error}); expected the model's bert_config.json") from None
+            raise UserError(
+                f"{json_file}: not JSON ({error}); expected the model's bert_config.json"
+            ) from None
         if not isinstance(values, dict):
-            raise UserError(f"{json_file}: a JSON {type(values).__name__}; expected an object of model settings")
+            raise UserError(
+                f"{json_file}: a JSON {type(values).__name__}; expected an object of model settings"
+            )
         missing = [name for name in cls.SIZES if name not in values]
         if missing:
-            raise UserError(f"{json_file}: no {', '.join(missing)}; expected the model's own config with all its sizes")
+            raise UserError(
+                f"{json_file}: no {', '.join(missing)}; expected the model's own config with all its sizes"
+            )
         config = cls.from_dict(values)
         problems = config.problems()
         if problems:
@@ -133,7 +143,9 @@ class BertConfig:
         if self.__dict__.get("model_type", "bert") != "bert":
             problems.append(f"model_type is {self.__dict__['model_type']!r}; expected bert")
         if self.__dict__.get("position_embedding_type", "absolute") != "absolute":
-            problems.append(f"position_embedding_type is {self.__dict__['position_embedding_type']!r}; expected absolute")
+            problems.append(
+                f"position_embedding_type is {self.__dict__['position_embedding_type']!r}; expected absolute"
+            )
         return problems
 
     def to_dict(self) -> dict[str, Any]:
@@ -194,7 +206,9 @@ class BertModel:
             self.sequence_output = self.all_encoder_layers[-1]
             with tf.variable_scope("pooler"):
                 first_token = self.sequence_output[:, 0]  # [B, H]
-                self.pooled_output = dense(first_token, config.hidden_size, config, activation=tf.tanh)
+                self.pooled_output = dense(
+                    first_token, config.hidden_size, config, activation=tf.tanh
+                )
 
     def get_pooled_output(self) -> tf.Tensor:
         """Returns [B, H]: a dense layer with tanh over the final state of [CLS]."""
@@ -223,12 +237,18 @@ class BertModel:
 def _embed(config: BertConfig, input_ids: tf.Tensor, token_type_ids: tf.Tensor, one_hot: bool):
     """Returns the embedding output [B, S, H] and the table of word embeddings [V, H]."""
     initializer = create_initializer(config.initializer_range)
-    table = tf.get_variable("word_embeddings", [config.vocab_size, config.hidden_size], initializer=initializer)
+    table = tf.get_variable(
+        "word_embeddings", [config.vocab_size, config.hidden_size], initializer=initializer
+    )
     types = tf.get_variable(
-        "token_type_embeddings", [config.type_vocab_size, config.hidden_size], initializer=initializer
+        "token_type_embeddings",
+        [config.type_vocab_size, config.hidden_size],
+        initializer=initializer,
     )
     positions = tf.get_variable(
-        "position_embeddings", [config.max_position_embeddings, config.hidden_size], initializer=initializer
+        "position_embeddings",
+        [config.max_position_embeddings, config.hidden_size],
+        initializer=initializer,
     )
     length = get_shape_list(input_ids)[1]
     if isinstance(length, int) and length > config.max_position_embeddings:
@@ -236,7 +256,11 @@ def _embed(config: BertConfig, input_ids: tf.Tensor, token_type_ids: tf.Tensor, 
             f"sequences of {length} tokens, but the model has {config.max_position_embeddings} positions;"
             f" pass --max_seq_length={config.max_position_embeddings} or less"
         )
-    words = tf.matmul(tf.one_hot(input_ids, config.vocab_size), table) if one_hot else tf.gather(table, input_ids)
+    words = (
+        tf.matmul(tf.one_hot(input_ids, config.vocab_size), table)
+        if one_hot
+        else tf.gather(table, input_ids)
+    )
     # There are few segments: a product with one-hot rows is faster than gathering, and so is its gradient.
     segments = tf.matmul(tf.one_hot(token_type_ids, config.type_vocab_size), types)  # [B, S, H]
     output = words + segments + positions[:length]
@@ -268,7 +292,9 @@ def _layer(config: BertConfig, rows: tf.Tensor, adder: tf.Tensor, batch_size, le
         with tf.variable_scope("output"):
             rows = _project_and_add(config, context, rows)
     with tf.variable_scope("intermediate"):
-        hidden = dense(rows, config.intermediate_size, config, activation=get_activation(config.hidden_act))
+        hidden = dense(
+            rows, config.intermediate_size, config, activation=get_activation(config.hidden_act)
+        )
     with tf.variable_scope("output"):
         return _project_and_add(config, hidden, rows)
 
@@ -279,7 +305,9 @@ def _project_and_add(config: BertConfig, inputs: tf.Tensor, residual: tf.Tensor)
     return layer_norm(projected + residual, config.layer_norm_eps)
 
 
-def _attention(config: BertConfig, rows: tf.Tensor, adder: tf.Tensor, batch_size, length) -> tf.Tensor:
+def _attention(
+    config: BertConfig, rows: tf.Tensor, adder: tf.Tensor, batch_size, length
+) -> tf.Tensor:
     """Multi-headed self-attention (Vaswani et al., 2017, section 3.2). [T, H] -> [T, H]"""
     heads = config.num_attention_heads
     head_size = config.hidden_size // heads
@@ -313,21 +341,29 @@ def masked_lm_logits(model: BertModel, config: BertConfig, positions: tf.Tensor)
     states = tf.gather_nd(model.get_sequence_output(), positions)  # [M, H]
     with tf.variable_scope("cls/predictions"):
         with tf.variable_scope("transform"):
-            states = dense(states, config.hidden_size, config, activation=get_activation(config.hidden_act))
+            states = dense(
+                states, config.hidden_size, config, activation=get_activation(config.hidden_act)
+            )
             states = layer_norm(states, config.layer_norm_eps)
-        bias = tf.get_variable("output_bias", [config.vocab_size], initializer=tf.zeros_initializer())
+        bias = tf.get_variable(
+            "output_bias", [config.vocab_size], initializer=tf.zeros_initializer()
+        )
         return tf.matmul(states, model.get_embedding_table(), transpose_b=True) + bias
 
 
 def next_sentence_logits(model: BertModel, config: BertConfig) -> tf.Tensor:
     """Next-sentence prediction: float32 [B, 2], logits of "follows" (0) and "random" (1)."""
     with tf.variable_scope("cls/seq_relationship"):
-        return output_layer(model.get_pooled_output(), 2, create_initializer(config.initializer_range))
+        return output_layer(
+            model.get_pooled_output(), 2, create_initializer(config.initializer_range)
+        )
 
 
 def output_layer(pooled: tf.Tensor, num_labels: int, initializer) -> tf.Tensor:
     """A linear layer over the pooled output, its weights stored as [labels, H]. [B, H] -> [B, labels]"""
-    weights = tf.get_variable("output_weights", [num_labels, pooled.shape[-1]], initializer=initializer)
+    weights = tf.get_variable(
+        "output_weights", [num_labels, pooled.shape[-1]], initializer=initializer
+    )
     bias = tf.get_variable("output_bias", [num_labels], initializer=tf.zeros_initializer())
     return tf.nn.bias_add(tf.matmul(pooled, weights, transpose_b=True), bias)
 
@@ -336,7 +372,11 @@ def output_layer(pooled: tf.Tensor, num_labels: int, initializer) -> tf.Tensor:
 
 
 def dense(
-    inputs: tf.Tensor, units: int, config: BertConfig, activation: Optional[Callable] = None, name: str = "dense"
+    inputs: tf.Tensor,
+    units: int,
+    config: BertConfig,
+    activation: Optional[Callable] = None,
+    name: str = "dense",
 ) -> tf.Tensor:
     """A linear layer, then `activation` if there is one, in the scope `name`. [T, any] -> [T, units]"""
     with tf.variable_scope(name):
@@ -403,4 +443,6 @@ def get_activation(activation: Any) -> Optional[Callable[[tf.Tensor], tf.Tensor]
 def get_shape_list(tensor: tf.Tensor) -> list:
     """Returns the shape of a tensor: int where it is known, a scalar int32 tensor where it is not."""
     dynamic = tf.shape(tensor)
-    return [dynamic[axis] if size is None else size for axis, size in enumerate(tensor.shape.as_list())]
+    return [
+        dynamic[axis] if size is None else size for axis, size in enumerate(tensor.shape.as_list())
+    ]

@@ -44,7 +44,9 @@ def create_optimizer(
     """
     global_step = tf.train.get_or_create_global_step()
     optimizer: tf.train.Optimizer = AdamWeightDecayOptimizer(
-        learning_rate=learning_rate_schedule(global_step, init_lr, num_train_steps, num_warmup_steps or 0),
+        learning_rate=learning_rate_schedule(
+            global_step, init_lr, num_train_steps, num_warmup_steps or 0
+        ),
         weight_decay_rate=0.01,
         exclude_from_weight_decay=["LayerNorm", "layer_norm", "bias"],
         clip_norm=MAX_GRADIENT_NORM,
@@ -52,7 +54,9 @@ def create_optimizer(
     if use_tpu:
         optimizer = tf.tpu.CrossShardOptimizer(optimizer)
     gradients = optimizer.compute_gradients(loss, tf.trainable_variables())
-    return optimizer.apply_gradients([pair for pair in gradients if pair[0] is not None], global_step)
+    return optimizer.apply_gradients(
+        [pair for pair in gradients if pair[0] is not None], global_step
+    )
 
 
 class AdamWeightDecayOptimizer(tf.train.Optimizer):
@@ -126,7 +130,9 @@ class AdamWeightDecayOptimizer(tf.train.Optimizer):
             # With both beta powers 0, TensorFlow's one fused pass leaves out the bias correction.
             # It takes 1 - beta_2 in float32, where 1 - 0.999 is off by 1.3e-5; as v is linear in that
             # factor, the rate and epsilon can make up for it.
-            correction = float(np.sqrt((1.0 - float(np.float32(self.beta_2))) / (1.0 - self.beta_2)))
+            correction = float(
+                np.sqrt((1.0 - float(np.float32(self.beta_2))) / (1.0 - self.beta_2))
+            )
             return tf.raw_ops.ResourceApplyAdam(
                 var=var.handle,
                 m=self.get_slot(var, "m").handle,
@@ -149,7 +155,9 @@ class AdamWeightDecayOptimizer(tf.train.Optimizer):
     def _decays(self, variable) -> bool:
         if not self.weight_decay_rate:
             return False
-        return not any(re.search(pattern, variable.op.name) for pattern in self.exclude_from_weight_decay)
+        return not any(
+            re.search(pattern, variable.op.name) for pattern in self.exclude_from_weight_decay
+        )
 
 
 def _clip(gradients: Sequence, clip_norm: float) -> Sequence:
@@ -159,6 +167,8 @@ def _clip(gradients: Sequence, clip_norm: float) -> Sequence:
     if count > 1:
         # tf.train.Optimizer will sum over the replicas; it then finds the same share in each.
         dense = [tf.convert_to_tensor(gradient) for gradient in gradients]
-        gradients = [total / count for total in replicas.all_reduce(tf.distribute.ReduceOp.SUM, dense)]
+        gradients = [
+            total / count for total in replicas.all_reduce(tf.distribute.ReduceOp.SUM, dense)
+        ]
         clip_norm = clip_norm / count
     return tf.clip_by_global_norm(gradients, clip_norm)[0]

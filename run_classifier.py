@@ -29,8 +29,12 @@ def define_flags() -> None:
     """Defines the flags of this stage."""
     with cli.group("Task"):
         flags.DEFINE_string("task_name", None, f"One of {', '.join(tasks.TASKS)}.", required=True)
-        flags.DEFINE_string("data_dir", None, "Directory with the files of the task.", required=True)
-        flags.DEFINE_string("output_dir", None, "Directory for the model and the results.", required=True)
+        flags.DEFINE_string(
+            "data_dir", None, "Directory with the files of the task.", required=True
+        )
+        flags.DEFINE_string(
+            "output_dir", None, "Directory for the model and the results.", required=True
+        )
         flags.DEFINE_boolean("do_train", False, "Train on the training files.")
         flags.DEFINE_boolean("do_eval", False, "Evaluate on the dev files.")
         flags.DEFINE_boolean("do_predict", False, "Predict the labels of the test files.")
@@ -47,11 +51,22 @@ def define_flags() -> None:
             lower_bound=4,
         )
     with cli.group("Training"):
-        flags.DEFINE_integer("train_batch_size", 32, "Examples in a step, over all devices.", lower_bound=1)
-        flags.DEFINE_integer("eval_batch_size", 8, "Examples in a batch of evaluation.", lower_bound=1)
-        flags.DEFINE_integer("predict_batch_size", 8, "Examples in a batch of prediction.", lower_bound=1)
+        flags.DEFINE_integer(
+            "train_batch_size", 32, "Examples in a step, over all devices.", lower_bound=1
+        )
+        flags.DEFINE_integer(
+            "eval_batch_size", 8, "Examples in a batch of evaluation.", lower_bound=1
+        )
+        flags.DEFINE_integer(
+            "predict_batch_size", 8, "Examples in a batch of prediction.", lower_bound=1
+        )
         flags.DEFINE_float("learning_rate", 5e-5, "Peak learning rate of AdamW.", lower_bound=0.0)
-        flags.DEFINE_float("num_train_epochs", 3.0, "Passes over the training data; may be a fraction.", lower_bound=0.0)
+        flags.DEFINE_float(
+            "num_train_epochs",
+            3.0,
+            "Passes over the training data; may be a fraction.",
+            lower_bound=0.0,
+        )
         flags.DEFINE_float(
             "warmup_proportion",
             0.1,
@@ -59,7 +74,9 @@ def define_flags() -> None:
             lower_bound=0.0,
             upper_bound=1.0,
         )
-        flags.DEFINE_integer("save_checkpoints_steps", 1000, "Steps between checkpoints.", lower_bound=1)
+        flags.DEFINE_integer(
+            "save_checkpoints_steps", 1000, "Steps between checkpoints.", lower_bound=1
+        )
     with cli.group("Device"):
         cli.define_device_flags()
 
@@ -140,9 +157,13 @@ def run(options: Options) -> dict[str, Any]:
     files.make_directory(options.output_dir, "output_dir")
 
     # All files are read first: a bad row in the last one should not be found after hours of training.
-    train_data = encode_split(task.train, "train", task, tokenizer, options) if options.do_train else None
+    train_data = (
+        encode_split(task.train, "train", task, tokenizer, options) if options.do_train else None
+    )
     dev_data = encode_splits(task.dev, "eval", task, tokenizer, options) if options.do_eval else {}
-    test_data = encode_splits(task.test, "predict", task, tokenizer, options) if options.do_predict else {}
+    test_data = (
+        encode_splits(task.test, "predict", task, tokenizer, options) if options.do_predict else {}
+    )
     train_steps = options.train_steps(len(train_data.names)) if train_data else 0
 
     with checkpoints.as_tensorflow(model.init_checkpoint) as init_checkpoint:
@@ -151,17 +172,23 @@ def run(options: Options) -> dict[str, Any]:
             options.output_dir,
             init_checkpoint,
             options.use_tpu,
-            model_fns.Training(options.learning_rate, train_steps, int(train_steps * options.warmup_proportion)),
+            model_fns.Training(
+                options.learning_rate, train_steps, int(train_steps * options.warmup_proportion)
+            ),
         )
         runner = estimators.Runner(
             model_fn,
             options.output_dir,
             estimators.Compute.from_options(options),
-            estimators.BatchSizes(options.train_batch_size, options.eval_batch_size, options.predict_batch_size),
+            estimators.BatchSizes(
+                options.train_batch_size, options.eval_batch_size, options.predict_batch_size
+            ),
         )
         if train_data:
             train(runner, train_data, train_steps, model, task, options)
-        metrics = {suffix: evaluate(runner, data, suffix, options) for suffix, data in dev_data.items()}
+        metrics = {
+            suffix: evaluate(runner, data, suffix, options) for suffix, data in dev_data.items()
+        }
         for suffix, data in test_data.items():
             predict(runner, data, suffix, task, options)
     return metrics.get("", {})
@@ -170,14 +197,19 @@ def run(options: Options) -> dict[str, Any]:
 # --- Data ---
 
 
-def encode_splits(splits: Mapping[str, tasks.Split], stem: str, task, tokenizer, options: Options) -> dict[str, Encoded]:
+def encode_splits(
+    splits: Mapping[str, tasks.Split], stem: str, task, tokenizer, options: Options
+) -> dict[str, Encoded]:
     """Encodes the splits that are there; the main one has to be."""
     there = {
         suffix: split
         for suffix, split in splits.items()
         if not suffix or files.exists(os.path.join(options.data_dir, split.file))
     }
-    return {suffix: encode_split(split, stem + suffix, task, tokenizer, options) for suffix, split in there.items()}
+    return {
+        suffix: encode_split(split, stem + suffix, task, tokenizer, options)
+        for suffix, split in there.items()
+    }
 
 
 def encode_split(split: tasks.Split, stem: str, task, tokenizer, options: Options) -> Encoded:
@@ -186,11 +218,20 @@ def encode_split(split: tasks.Split, stem: str, task, tokenizer, options: Option
     schema = options.schema()
     names: list[str] = []
     tokens = cut = 0
-    with files.replacing([path]) as [unfinished], Progress(f"reading {split.file}", "rows") as progress:
+    with (
+        files.replacing([path]) as [unfinished],
+        Progress(f"reading {split.file}", "rows") as progress,
+    ):
         writer = records.RecordWriter(unfinished)
         for example in tasks.read_examples(options.data_dir, split, task):
-            encoded = features.encode(tokenizer, example.text_a, example.text_b, options.max_seq_length)
-            writer.write(schema.encode(record_values(encoded, task.labels.index(example.label or task.labels[0]))))
+            encoded = features.encode(
+                tokenizer, example.text_a, example.text_b, options.max_seq_length
+            )
+            writer.write(
+                schema.encode(
+                    record_values(encoded, task.labels.index(example.label or task.labels[0]))
+                )
+            )
             names.append(example.name)
             tokens += len(encoded.input_ids)
             cut += encoded.cut > 0
@@ -221,7 +262,9 @@ def record_values(encoded: features.Encoded, label_id: int) -> dict[str, Any]:
 # --- The three things to do ---
 
 
-def train(runner, data: Encoded, train_steps: int, model, task: tasks.Task, options: Options) -> None:
+def train(
+    runner, data: Encoded, train_steps: int, model, task: tasks.Task, options: Options
+) -> None:
     """Trains from where --output_dir stands to `train_steps`."""
     from bert_toolkit import model_dirs, model_fns
 
@@ -252,7 +295,9 @@ def evaluate(runner, data: Encoded, suffix: str, options: Options) -> dict[str, 
     steps = -(-len(data.names) // options.eval_batch_size) if options.use_tpu else None
     reading = records.Reading(repeat=False, static_shapes=options.use_tpu)
     metrics = runner.evaluate(
-        records.RecordInput([data.path], options.schema(), reading), f"evaluating{suffix.replace('_', ' ')}", steps
+        records.RecordInput([data.path], options.schema(), reading),
+        f"evaluating{suffix.replace('_', ' ')}",
+        steps,
     )
     results.write_metrics(os.path.join(options.output_dir, f"eval_results{suffix}"), metrics)
     return metrics
@@ -262,15 +307,26 @@ def predict(runner, data: Encoded, suffix: str, task: tasks.Task, options: Optio
     """Predicts a test split and writes test_results.tsv and test_predictions.tsv."""
     reading = records.Reading(repeat=False, static_shapes=options.use_tpu)
     batches = runner.predict(records.RecordInput([data.path], options.schema(), reading))
-    paths = [os.path.join(options.output_dir, f"test_{what}{suffix}.tsv") for what in ("results", "predictions")]
-    with files.replacing(paths) as names, Progress("predicting", "rows", len(data.names)) as progress:
-        with files.open_binary(names[0], "wb") as results, files.open_binary(names[1], "wb") as predictions:
+    paths = [
+        os.path.join(options.output_dir, f"test_{what}{suffix}.tsv")
+        for what in ("results", "predictions")
+    ]
+    with (
+        files.replacing(paths) as names,
+        Progress("predicting", "rows", len(data.names)) as progress,
+    ):
+        with (
+            files.open_binary(names[0], "wb") as results,
+            files.open_binary(names[1], "wb") as predictions,
+        ):
             header = ["index", "prediction", *(f"probability_{label}" for label in task.labels)]
             predictions.write(("\t".join(header) + "\n").encode())
             for name, probabilities in zip(data.names, _real_rows(batches)):
                 numbers = "\t".join(map(str, probabilities))
                 results.write(f"{numbers}\n".encode())
-                predictions.write(f"{name}\t{task.labels[probabilities.argmax()]}\t{numbers}\n".encode())
+                predictions.write(
+                    f"{name}\t{task.labels[probabilities.argmax()]}\t{numbers}\n".encode()
+                )
                 progress.update()
     if progress.done != len(data.names):
         raise UserError(f"{data.path}: {progress.done} predictions for {len(data.names)} rows")
@@ -303,8 +359,12 @@ def network(config, num_labels: int, use_one_hot_embeddings: bool = False):
             token_type_ids=features["segment_ids"],
             use_one_hot_embeddings=use_one_hot_embeddings,
         )
-        pooled = modeling.dropout(model.get_pooled_output(), config.hidden_dropout_prob if training else 0.0)  # [B, H]
-        logits = modeling.output_layer(pooled, num_labels, modeling.create_initializer())  # [B, labels]
+        pooled = modeling.dropout(
+            model.get_pooled_output(), config.hidden_dropout_prob if training else 0.0
+        )  # [B, H]
+        logits = modeling.output_layer(
+            pooled, num_labels, modeling.create_initializer()
+        )  # [B, labels]
         is_real, labels = features["is_real_example"], features["label_ids"]  # [B]
         losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)  # [B]
         best = tf.argmax(logits, -1)

@@ -34,26 +34,48 @@ def define_flags() -> None:
         )
         cli.define_tokenizer_flags()
     with cli.group("Input and output"):
-        flags.DEFINE_string("input_file", None, "TFRecord files to train on: names and patterns, comma-separated.")
-        flags.DEFINE_string("eval_file", None, "TFRecord files to evaluate on; without it, those of --input_file.")
-        flags.DEFINE_string("output_dir", None, "Directory for checkpoints and results.", required=True)
-        flags.DEFINE_integer(
-            "max_seq_length", 128, "Longest sequence in tokens; what the data was made with.", lower_bound=5
+        flags.DEFINE_string(
+            "input_file", None, "TFRecord files to train on: names and patterns, comma-separated."
+        )
+        flags.DEFINE_string(
+            "eval_file", None, "TFRecord files to evaluate on; without it, those of --input_file."
+        )
+        flags.DEFINE_string(
+            "output_dir", None, "Directory for checkpoints and results.", required=True
         )
         flags.DEFINE_integer(
-            "max_predictions_per_seq", 20, "Most masked tokens in a sequence; what the data was made with.", lower_bound=1
+            "max_seq_length",
+            128,
+            "Longest sequence in tokens; what the data was made with.",
+            lower_bound=5,
+        )
+        flags.DEFINE_integer(
+            "max_predictions_per_seq",
+            20,
+            "Most masked tokens in a sequence; what the data was made with.",
+            lower_bound=1,
         )
     with cli.group("Training"):
         flags.DEFINE_boolean("do_train", False, "Train.")
-        flags.DEFINE_integer("train_batch_size", 32, "Sequences in a step, over all devices.", lower_bound=1)
+        flags.DEFINE_integer(
+            "train_batch_size", 32, "Sequences in a step, over all devices.", lower_bound=1
+        )
         flags.DEFINE_float("learning_rate", 5e-5, "Peak learning rate of AdamW.", lower_bound=0.0)
         flags.DEFINE_integer(
-            "num_train_steps", 100000, "Steps in all, those of earlier runs in --output_dir included.", lower_bound=1
+            "num_train_steps",
+            100000,
+            "Steps in all, those of earlier runs in --output_dir included.",
+            lower_bound=1,
         )
         flags.DEFINE_integer(
-            "num_warmup_steps", 10000, "Steps over which the learning rate rises from zero.", lower_bound=0
+            "num_warmup_steps",
+            10000,
+            "Steps over which the learning rate rises from zero.",
+            lower_bound=0,
         )
-        flags.DEFINE_integer("save_checkpoints_steps", 1000, "Steps between checkpoints.", lower_bound=1)
+        flags.DEFINE_integer(
+            "save_checkpoints_steps", 1000, "Steps between checkpoints.", lower_bound=1
+        )
     with cli.group("Evaluation"):
         flags.DEFINE_boolean("do_eval", False, "Evaluate; after training, if both are asked for.")
         flags.DEFINE_integer("eval_batch_size", 8, "Sequences in a batch.", lower_bound=1)
@@ -125,7 +147,9 @@ def run(options: Options) -> dict[str, Any]:
 
     model = model_dirs.find(options)
     model_dirs.check_length(options.max_seq_length, model)
-    train_files = _data_files(options.input_file, "input_file", options, model) if options.do_train else []
+    train_files = (
+        _data_files(options.input_file, "input_file", options, model) if options.do_train else []
+    )
     eval_files = _eval_files(options, model) if options.do_eval else []
     files.make_directory(options.output_dir, "output_dir")
 
@@ -135,7 +159,9 @@ def run(options: Options) -> dict[str, Any]:
             options.output_dir,
             init_checkpoint,
             options.use_tpu,
-            model_fns.Training(options.learning_rate, options.num_train_steps, options.num_warmup_steps),
+            model_fns.Training(
+                options.learning_rate, options.num_train_steps, options.num_warmup_steps
+            ),
         )
         runner = estimators.Runner(
             model_fn,
@@ -157,7 +183,9 @@ def _data_files(patterns: str, flag: str, options: Options, model) -> list[str]:
 def _eval_files(options: Options, model) -> list[str]:
     if options.eval_file:
         return _data_files(options.eval_file, "eval_file", options, model)
-    logging.warning("evaluating on the training data (--input_file); --eval_file names held-out data")
+    logging.warning(
+        "evaluating on the training data (--input_file); --eval_file names held-out data"
+    )
     return _data_files(options.input_file, "input_file", options, model)
 
 
@@ -175,8 +203,12 @@ def train(runner, train_files: list[str], model, options: Options) -> None:
         static_shapes=options.use_tpu,
     )
     model_dirs.write(options.output_dir, _with_tokenization(model, train_files))
-    runner.train(records.RecordInput(train_files, options.schema(), reading), options.num_train_steps)
-    logging.info("trained to step %d; the model is in %s", options.num_train_steps, options.output_dir)
+    runner.train(
+        records.RecordInput(train_files, options.schema(), reading), options.num_train_steps
+    )
+    logging.info(
+        "trained to step %d; the model is in %s", options.num_train_steps, options.output_dir
+    )
 
 
 def _with_tokenization(model, train_files: list[str]):
@@ -202,7 +234,9 @@ def evaluate(runner, eval_files: list[str], options: Options) -> dict[str, Any]:
         all_steps = -(-records.count_records(eval_files) // options.eval_batch_size)
         steps = min(steps or all_steps, all_steps)
     reading = records.Reading(repeat=False, static_shapes=options.use_tpu)
-    metrics = runner.evaluate(records.RecordInput(eval_files, options.schema(), reading), "evaluating", steps)
+    metrics = runner.evaluate(
+        records.RecordInput(eval_files, options.schema(), reading), "evaluating", steps
+    )
     results.write_metrics(os.path.join(options.output_dir, "eval_results"), metrics)
     return metrics
 
@@ -233,27 +267,50 @@ def network(config, static_shapes: bool = False):
             use_one_hot_embeddings=static_shapes,
         )
         weights = features["masked_lm_weights"]  # [B, P]
-        chosen = tf.where(tf.ones_like(weights) > 0 if static_shapes else weights > 0)  # [M, 2], row and slot
-        positions = tf.stack([tf.cast(chosen[:, 0], tf.int32), tf.gather_nd(features["masked_lm_positions"], chosen)], 1)
+        chosen = tf.where(
+            tf.ones_like(weights) > 0 if static_shapes else weights > 0
+        )  # [M, 2], row and slot
+        positions = tf.stack(
+            [
+                tf.cast(chosen[:, 0], tf.int32),
+                tf.gather_nd(features["masked_lm_positions"], chosen),
+            ],
+            1,
+        )
         weights = tf.gather_nd(weights, chosen)  # [M]
         masked_ids = tf.gather_nd(features["masked_lm_ids"], chosen)  # [M]
         masked_logits = modeling.masked_lm_logits(model, config, positions)  # [M, V]
-        masked_losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=masked_ids, logits=masked_logits)
+        masked_losses = tf.nn.sparse_softmax_cross_entropy_with_logits(
+            labels=masked_ids, logits=masked_logits
+        )
         masked_loss = tf.reduce_sum(weights * masked_losses) / (tf.reduce_sum(weights) + 1e-5)
 
         next_labels = features["next_sentence_labels"][:, 0]  # [B]
         next_logits = modeling.next_sentence_logits(model, config)  # [B, 2]
-        next_losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=next_labels, logits=next_logits)
+        next_losses = tf.nn.sparse_softmax_cross_entropy_with_logits(
+            labels=next_labels, logits=next_logits
+        )
         next_loss = tf.reduce_mean(next_losses)
 
         masked_best, next_best = tf.argmax(masked_logits, -1), tf.argmax(next_logits, -1)
-        is_real = tf.cast(features["input_mask"][:, 0], tf.float32)  # [B]; filling has no token at all
+        is_real = tf.cast(
+            features["input_mask"][:, 0], tf.float32
+        )  # [B]; filling has no token at all
         return model_fns.Outputs(
             predictions={},
             loss=masked_loss + next_loss,
             metrics=(
                 metrics.pretraining,
-                [masked_losses, masked_best, masked_ids, weights, next_losses, next_best, next_labels, is_real],
+                [
+                    masked_losses,
+                    masked_best,
+                    masked_ids,
+                    weights,
+                    next_losses,
+                    next_best,
+                    next_labels,
+                    is_real,
+                ],
             ),
             shown={
                 "masked_lm_loss": masked_loss,

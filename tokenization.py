@@ -44,7 +44,7 @@ def load_vocab(vocab_file: str) -> "collections.OrderedDict[str, int]":
     Raises:
       UserError: the file cannot be read, is not UTF-8 text, or holds no token.
     """
-    vocab: "collections.OrderedDict[str, int]" = collections.OrderedDict()
+    vocab: collections.OrderedDict[str, int] = collections.OrderedDict()
     for index, line in enumerate(_read_lines(vocab_file)):
         try:
             vocab[line.decode("utf-8").strip()] = index
@@ -118,7 +118,9 @@ class FullTokenizer:
     def __init__(self, vocab_file: str, do_lower_case: bool = True):
         """Loads the vocabulary; a UserError if it cannot be one of BERT's."""
         self.vocab = load_vocab(vocab_file)
-        missing = [token for token in (UNKNOWN, CLASSIFY, SEPARATE, MASK) if token not in self.vocab]
+        missing = [
+            token for token in (UNKNOWN, CLASSIFY, SEPARATE, MASK) if token not in self.vocab
+        ]
         if missing:
             raise UserError(
                 f"{vocab_file}: no {', '.join(missing)} among its {len(self.vocab):,} entries;"
@@ -185,7 +187,9 @@ class BasicTokenizer:
 class WordpieceTokenizer:
     """Cuts words into the longest pieces found in the vocabulary, from the left."""
 
-    def __init__(self, vocab: dict[str, int], unk_token: str = UNKNOWN, max_input_chars_per_word: int = 200):
+    def __init__(
+        self, vocab: dict[str, int], unk_token: str = UNKNOWN, max_input_chars_per_word: int = 200
+    ):
         self.vocab = vocab
         self.unk_token = unk_token
         self.max_input_chars_per_word = max_input_chars_per_word
@@ -249,7 +253,9 @@ def _strip_accents(text: str) -> str:
     """Removes combining marks (Unicode category Mn) after canonical decomposition."""
     if text.isascii():
         return text
-    return "".join(char for char in unicodedata.normalize("NFD", text) if unicodedata.category(char) != "Mn")
+    return "".join(
+        char for char in unicodedata.normalize("NFD", text) if unicodedata.category(char) != "Mn"
+    )
 
 
 def _is_whitespace(char: str) -> bool:

@@ -64,7 +64,9 @@ def _find_in_directory(directory: str, flag: str) -> str:
         candidate = os.path.join(directory, name)
         if files.exists(candidate) or files.exists(f"{candidate}.index"):
             return candidate
-    prefixes = sorted(name[: -len(".index")] for name in tf.io.gfile.listdir(directory) if name.endswith(".index"))
+    prefixes = sorted(
+        name[: -len(".index")] for name in tf.io.gfile.listdir(directory) if name.endswith(".index")
+    )
     if len(prefixes) == 1:
         return os.path.join(directory, prefixes[0])
     found = f"several checkpoints ({', '.join(prefixes)})" if prefixes else "no checkpoint"
@@ -79,7 +81,9 @@ def shapes(checkpoint: str) -> dict[str, list[int]]:
     try:
         return tf.train.load_checkpoint(checkpoint).get_variable_to_shape_map()
     except Exception as error:
-        raise UserError(f"{checkpoint}: cannot be read as a checkpoint ({_first_line(error)})") from None
+        raise UserError(
+            f"{checkpoint}: cannot be read as a checkpoint ({_first_line(error)})"
+        ) from None
 
 
 def _first_line(error: Exception) -> str:
@@ -269,6 +273,12 @@ def check_same_model(model_dir: str, checkpoint: str, variables: Sequence[Any]) 
 
 def warn_of_new_encoder_variables(fitting: Fit) -> None:
     """Says when a part of the encoder itself starts from random values."""
-    new = [name for name in fitting.absent if name.startswith("bert/") and not name.startswith("bert/pooler/")]
+    new = [
+        name
+        for name in fitting.absent
+        if name.startswith("bert/") and not name.startswith("bert/pooler/")
+    ]
     if new:
-        logging.warning("%d variables of the encoder start from random values: %s", len(new), some(new))
+        logging.warning(
+            "%d variables of the encoder start from random values: %s", len(new), some(new)
+        )

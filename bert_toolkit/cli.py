@@ -88,7 +88,9 @@ def options_from_flags(options_class: type[Options], values: Any) -> Options:
 
 def define_tokenizer_flags() -> None:
     """Flags that say how text becomes token ids."""
-    flags.DEFINE_string("vocab_file", None, "The vocabulary the model was trained with, one token a line.")
+    flags.DEFINE_string(
+        "vocab_file", None, "The vocabulary the model was trained with, one token a line."
+    )
     flags.DEFINE_boolean(
         "do_lower_case",
         None,
@@ -106,21 +108,30 @@ def define_model_flags(init_checkpoint_help: str) -> None:
         " directory of a stage, Google's layout (bert_config.json, vocab.txt, bert_model.ckpt) or Hugging"
         " Face's (config.json, vocab.txt, model.safetensors). A file flag given as well wins.",
     )
-    flags.DEFINE_string("bert_config_file", None, "JSON file with the model's sizes (or use --bert_dir).")
+    flags.DEFINE_string(
+        "bert_config_file", None, "JSON file with the model's sizes (or use --bert_dir)."
+    )
     flags.DEFINE_string("init_checkpoint", None, init_checkpoint_help)
 
 
 def define_device_flags() -> None:
     """Flags that say where a model runs."""
     flags.DEFINE_integer("seed", 12345, "Fixes data order, dropout and initial values.")
-    flags.DEFINE_boolean("use_tpu", False, "Run on a TPU; without it, on the GPUs there are, else on the CPU.")
+    flags.DEFINE_boolean(
+        "use_tpu", False, "Run on a TPU; without it, on the GPUs there are, else on the CPU."
+    )
     flags.DEFINE_string("tpu_name", None, "The Cloud TPU to use: a name or a grpc:// address.")
     flags.DEFINE_string("tpu_zone", None, "Zone of the Cloud TPU; found out when not given.")
     flags.DEFINE_string("gcp_project", None, "Project of the Cloud TPU; found out when not given.")
     flags.DEFINE_string("master", None, "Address of the TensorFlow master, if there is one.")
-    flags.DEFINE_integer("num_tpu_cores", 8, "TPU cores in all; only with --use_tpu.", lower_bound=1)
     flags.DEFINE_integer(
-        "iterations_per_loop", 1000, "Training steps in one call of a TPU; only with --use_tpu.", lower_bound=1
+        "num_tpu_cores", 8, "TPU cores in all; only with --use_tpu.", lower_bound=1
+    )
+    flags.DEFINE_integer(
+        "iterations_per_loop",
+        1000,
+        "Training steps in one call of a TPU; only with --use_tpu.",
+        lower_bound=1,
     )
 
 
@@ -162,7 +173,9 @@ def _parse(argv: list[str], doc: str) -> None:
     if stray:
         previous = argv[argv.index(stray[0]) - 1].lstrip("-")
         boolean = previous in flags.FLAGS and flags.FLAGS[previous].boolean
-        hint = f"write --{previous}={stray[0]}" if boolean else "every option is written --name=value"
+        hint = (
+            f"write --{previous}={stray[0]}" if boolean else "every option is written --name=value"
+        )
         _usage_error(f"unexpected argument {stray[0]!r}; {hint}")
 
 
@@ -213,4 +226,3 @@ class _PlainFormatter(logging.logging.Formatter):
     def format(self, record) -> str:
         prefix = "warning: " if record.levelno == logging.logging.WARNING else ""
         return prefix + record.getMessage()
-

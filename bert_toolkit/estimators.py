@@ -50,7 +50,9 @@ class BatchSizes:
 class Runner:
     """An Estimator with its batch sizes; its errors are sentences."""
 
-    def __init__(self, model_fn: Callable, model_dir: Optional[str], compute: Compute, sizes: BatchSizes):
+    def __init__(
+        self, model_fn: Callable, model_dir: Optional[str], compute: Compute, sizes: BatchSizes
+    ):
         """Makes the Estimator.
 
         Args:
@@ -69,11 +71,15 @@ class Runner:
         with self._errors_as_sentences(input_fn):
             self.estimator.train(self._bind(input_fn, self.sizes.train), max_steps=max_steps)
 
-    def evaluate(self, input_fn: Callable, what: str, steps: Optional[int] = None) -> dict[str, Any]:
+    def evaluate(
+        self, input_fn: Callable, what: str, steps: Optional[int] = None
+    ) -> dict[str, Any]:
         """Returns the metrics over `steps` batches, or over all the input."""
         progress = hooks.EvaluationProgress(what, steps)
         with self._errors_as_sentences(input_fn):
-            results = self.estimator.evaluate(self._bind(input_fn, self.sizes.evaluate), steps=steps, hooks=[progress])
+            results = self.estimator.evaluate(
+                self._bind(input_fn, self.sizes.evaluate), steps=steps, hooks=[progress]
+            )
         if not progress.batches:
             raise UserError(f"{what}: no batch to evaluate")
         return results
@@ -91,7 +97,9 @@ class Runner:
             return input_fn
         replicas = self.strategy.num_replicas_in_sync if self.strategy else 1
         if batch_size % replicas:
-            raise UserError(f"a batch of {batch_size} cannot be shared by {replicas} devices; choose a multiple")
+            raise UserError(
+                f"a batch of {batch_size} cannot be shared by {replicas} devices; choose a multiple"
+            )
 
         def bound(input_context=None):
             return input_fn({"batch_size": batch_size // replicas}, input_context)
@@ -106,7 +114,11 @@ class Runner:
             yield
         except KeyboardInterrupt:
             latest = tf.train.latest_checkpoint(model_dir)
-            kept = f"{latest} is the last checkpoint; the same command goes on from it" if latest else "nothing was saved"
+            kept = (
+                f"{latest} is the last checkpoint; the same command goes on from it"
+                if latest
+                else "nothing was saved"
+            )
             raise KeyboardInterrupt(kept) from None
         except tf.errors.DataLossError as error:
             paths = getattr(input_fn, "paths", ())
@@ -118,7 +130,9 @@ class Runner:
             raise UserError(sentence) from error
 
 
-def make_estimator(model_fn: Callable, model_dir: Optional[str], compute: Compute, sizes: BatchSizes, strategy=None):
+def make_estimator(
+    model_fn: Callable, model_dir: Optional[str], compute: Compute, sizes: BatchSizes, strategy=None
+):
     """Returns an Estimator, or with `use_tpu` a TPUEstimator."""
     if compute.use_tpu:
         return tf.estimator.tpu.TPUEstimator(
@@ -130,7 +144,9 @@ def make_estimator(model_fn: Callable, model_dir: Optional[str], compute: Comput
             predict_batch_size=sizes.predict,
         )
     return tf.estimator.Estimator(
-        model_fn=lambda features, labels, mode, params: model_fn(features, labels, mode, params).as_estimator_spec(),
+        model_fn=lambda features, labels, mode, params: model_fn(
+            features, labels, mode, params
+        ).as_estimator_spec(),
         config=run_config(model_dir, compute, strategy),
         params={},
     )
@@ -184,7 +200,9 @@ def choose_strategy():
     if len(gpus) > 1:
         logging.info("running on %d GPUs", len(gpus))
         return mirrored([f"/gpu:{index}" for index in range(len(gpus))])
-    logging.info("running on %s", "a GPU" if gpus else f"the CPU ({len(os.sched_getaffinity(0))} cores)")
+    logging.info(
+        "running on %s", "a GPU" if gpus else f"the CPU ({len(os.sched_getaffinity(0))} cores)"
+    )
     return None
 
 
@@ -202,7 +220,9 @@ def _cluster_size() -> int:
         cluster = json.loads(os.environ.get("TF_CONFIG") or "{}").get("cluster", {})
         return sum(len(cluster.get(role, [])) for role in ("chief", "worker"))
     except (ValueError, AttributeError) as error:
-        raise UserError(f"TF_CONFIG: not the JSON object that TensorFlow expects ({error})") from None
+        raise UserError(
+            f"TF_CONFIG: not the JSON object that TensorFlow expects ({error})"
+        ) from None
 
 
 def _sentence(message: str, model_dir: Optional[str]) -> Optional[str]:

@@ -22,7 +22,9 @@ class Encoded(NamedTuple):
     cut: int
 
 
-def encode(tokenizer: FullTokenizer, text_a: str, text_b: Optional[str], max_seq_length: int) -> Encoded:
+def encode(
+    tokenizer: FullTokenizer, text_a: str, text_b: Optional[str], max_seq_length: int
+) -> Encoded:
     """Tokenizes one text or two, cuts them to `max_seq_length` in all and puts the special tokens."""
     first = tokenizer.encode(text_a)
     second = tokenizer.encode(text_b) if text_b else []
@@ -46,7 +48,9 @@ def truncate_pair(first: list[int], second: list[int], max_tokens: int) -> None:
         (first if len(first) > len(second) else second).pop()
 
 
-def join_segments(first: list[int], second: list[int], cls_id: int, sep_id: int) -> tuple[list[int], int]:
+def join_segments(
+    first: list[int], second: list[int], cls_id: int, sep_id: int
+) -> tuple[list[int], int]:
     """Returns [CLS] first [SEP], then second [SEP] if there is one; and the length of the first part."""
     input_ids = [cls_id, *first, sep_id]
     first_part = len(input_ids)

@@ -115,7 +115,9 @@ def replacing(paths: Sequence[str]) -> Iterator[list[str]]:
         with io_errors(paths[0] if len(paths) == 1 else os.path.dirname(paths[0]) or "."):
             yield unfinished
             for name, path in zip(unfinished, paths):
-                _gfile().Rename(name, path, overwrite=True) if _is_remote(path) else os.replace(name, path)
+                _gfile().Rename(name, path, overwrite=True) if _is_remote(path) else os.replace(
+                    name, path
+                )
     finally:
         for name in unfinished:
             if exists(name):
@@ -147,7 +149,11 @@ def copy(source: str, target: str) -> None:
     """Copies a small file, atomically; nothing happens if both are the same file."""
     if os.path.realpath(source) == os.path.realpath(target):
         return
-    with open_binary(source, "rb") as reader, replacing([target]) as [name], open_binary(name, "wb") as writer:
+    with (
+        open_binary(source, "rb") as reader,
+        replacing([target]) as [name],
+        open_binary(name, "wb") as writer,
+    ):
         shutil.copyfileobj(reader, writer)
 
 
@@ -167,7 +173,9 @@ def read_lines(path: str) -> Iterator[str]:
                 if number == 1:
                     line = line.removeprefix(b"\xef\xbb\xbf")
                 if number <= 10 and b"\0" in line:
-                    raise UserError(f"{path} line {number}: binary data; expected UTF-8 text, plain or .gz")
+                    raise UserError(
+                        f"{path} line {number}: binary data; expected UTF-8 text, plain or .gz"
+                    )
                 yield line.decode("utf-8").rstrip("\r\n")
     except UnicodeDecodeError as error:
         raise UserError(

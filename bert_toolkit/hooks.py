@@ -38,7 +38,13 @@ class TrainingProgress(tf.estimator.SessionRunHook):
     def after_create_session(self, session, coord):
         self._step = session.run(self._global_step)
         if sys.stderr.isatty():
-            self._bar = tqdm(total=self._last_step, initial=self._step, unit=" steps", leave=False, desc="training")
+            self._bar = tqdm(
+                total=self._last_step,
+                initial=self._step,
+                unit=" steps",
+                leave=False,
+                desc="training",
+            )
         self._line_step = self._step
         self._line_time = time.monotonic()
         self._tokens = 0
@@ -46,7 +52,11 @@ class TrainingProgress(tf.estimator.SessionRunHook):
     def before_run(self, run_context):
         step = self._step + 1
         fetches = {"step": self._global_step, "tokens": self._tokens_per_batch}
-        if step % self._every == 0 or step == self._last_step or step - self._line_step == 1 == step:
+        if (
+            step % self._every == 0
+            or step == self._last_step
+            or step - self._line_step == 1 == step
+        ):
             fetches["values"] = self._values
         return tf.estimator.SessionRunArgs(fetches)
 
@@ -64,7 +74,10 @@ class TrainingProgress(tf.estimator.SessionRunHook):
         now = time.monotonic()
         steps, seconds = self._step - self._line_step, now - self._line_time
         rates = {"steps/s": steps / seconds, "tokens/s": self._tokens / seconds}
-        shown = [f"{name} {value:.3g}" if "rate" in name else f"{name} {value:.4f}" for name, value in values.items()]
+        shown = [
+            f"{name} {value:.3g}" if "rate" in name else f"{name} {value:.4f}"
+            for name, value in values.items()
+        ]
         shown += [f"{rates['steps/s']:.2f} steps/s", f"{rates['tokens/s']:,.0f} tokens/s"]
         left = (self._last_step - self._step) / rates["steps/s"]
         line = f"step {self._step}/{self._last_step}: {', '.join(shown)}, {duration(left)} left"
@@ -72,7 +85,9 @@ class TrainingProgress(tf.estimator.SessionRunHook):
             self._bar.write(line, file=sys.stderr)
         else:
             logging.info("%s", line)
-        summary = tf.Summary(value=[tf.Summary.Value(tag=name, simple_value=rate) for name, rate in rates.items()])
+        summary = tf.Summary(
+            value=[tf.Summary.Value(tag=name, simple_value=rate) for name, rate in rates.items()]
+        )
         self._writer.add_summary(summary, self._step)
         self._line_step, self._line_time, self._tokens = self._step, now, 0
 

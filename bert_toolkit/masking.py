@@ -80,7 +80,11 @@ def create_instances(
 
 
 def _document_instances(
-    documents: Sequence[Document], index: int, vocabulary: Vocabulary, settings: Settings, rng: random.Random
+    documents: Sequence[Document],
+    index: int,
+    vocabulary: Vocabulary,
+    settings: Settings,
+    rng: random.Random,
 ) -> Iterator[Instance]:
     """Yields the instances of one document: pairs of segments that fill a sequence.
 
@@ -118,7 +122,9 @@ def _join(sentences: Sequence[Sentence]) -> list[int]:
     return [token for sentence in sentences for token in sentence]
 
 
-def _random_text(documents: Sequence[Document], index: int, length: int, rng: random.Random) -> list[int]:
+def _random_text(
+    documents: Sequence[Document], index: int, length: int, rng: random.Random
+) -> list[int]:
     """Returns sentences from a random place of another document, about `length` tokens."""
     for _ in range(10):  # with few documents chance may not find another; with many, once is enough
         other = rng.randint(0, len(documents) - 1)
@@ -133,7 +139,9 @@ def _random_text(documents: Sequence[Document], index: int, length: int, rng: ra
     return text
 
 
-def _truncate_at_random(first: list[int], second: list[int], max_tokens: int, rng: random.Random) -> None:
+def _truncate_at_random(
+    first: list[int], second: list[int], max_tokens: int, rng: random.Random
+) -> None:
     """Cuts the longer segment by a token, at either end by chance, until both fit together."""
     while len(first) + len(second) > max_tokens:
         longer = first if len(first) > len(second) else second
@@ -159,7 +167,9 @@ def _masked_instance(
         if rng.random() < 0.8:
             input_ids[position] = vocabulary.mask
         elif rng.random() >= 0.5:
-            input_ids[position] = vocabulary.replacements[rng.randint(0, len(vocabulary.replacements) - 1)]
+            input_ids[position] = vocabulary.replacements[
+                rng.randint(0, len(vocabulary.replacements) - 1)
+            ]
     masked_positions = sorted(positions)
     masked_ids = [original[position] for position in masked_positions]
     return Instance(input_ids, first_segment, masked_positions, masked_ids, is_random_next)
@@ -178,7 +188,9 @@ def _choose_positions(
         else:
             groups.append([position])
     rng.shuffle(groups)
-    wanted = min(settings.max_predictions_per_seq, max(1, round(len(input_ids) * settings.masked_lm_prob)))
+    wanted = min(
+        settings.max_predictions_per_seq, max(1, round(len(input_ids) * settings.masked_lm_prob))
+    )
     positions: list[int] = []
     for group in groups:
         if len(positions) >= wanted:

@@ -37,7 +37,9 @@ def pretraining(
     }
 
 
-def classification(loss: tf.Tensor, labels: tf.Tensor, argmax: tf.Tensor, is_real: tf.Tensor) -> Metrics:
+def classification(
+    loss: tf.Tensor, labels: tf.Tensor, argmax: tf.Tensor, is_real: tf.Tensor
+) -> Metrics:
     """Accuracy and mean loss, over examples that are no filling.
 
     Args:

@@ -19,7 +19,12 @@ from bert_toolkit.errors import UserError
 from modeling import BertConfig
 from tokenization import FullTokenizer, validate_case_matches_checkpoint, vocabulary_problems
 
-CONFIG, VOCABULARY, TOKENIZER_CONFIG, LABELS = "bert_config.json", "vocab.txt", "tokenizer_config.json", "labels.txt"
+CONFIG, VOCABULARY, TOKENIZER_CONFIG, LABELS = (
+    "bert_config.json",
+    "vocab.txt",
+    "tokenizer_config.json",
+    "labels.txt",
+)
 
 # Vocabularies are sometimes padded with unused rows, to a multiple of 8 or 64 that hardware likes.
 LARGEST_VOCABULARY_PADDING = 128
@@ -48,7 +53,9 @@ class ModelFiles:
         if not 0 <= expected - entries < LARGEST_VOCABULARY_PADDING:
             raise UserError(f"{found}. Use this model's own vocabulary.")
         if entries != expected:
-            logging.warning("%s; the last %d rows of the model are unused", found, expected - entries)
+            logging.warning(
+                "%s; the last %d rows of the model are unused", found, expected - entries
+            )
         return tokenizer
 
 
@@ -60,7 +67,11 @@ def find(options: Any) -> ModelFiles:
     Raises:
       UserError: a file is missing or they do not belong together.
     """
-    config_file, vocab_file, checkpoint = options.bert_config_file, options.vocab_file, options.init_checkpoint
+    config_file, vocab_file, checkpoint = (
+        options.bert_config_file,
+        options.vocab_file,
+        options.init_checkpoint,
+    )
     lower_case = options.do_lower_case
     if options.bert_dir:
         if not files.is_directory(options.bert_dir):
@@ -84,7 +95,9 @@ def find(options: Any) -> ModelFiles:
     lower_case = True if lower_case is None else lower_case
     if checkpoint:
         validate_case_matches_checkpoint(lower_case, checkpoint)
-        checkpoint = checkpoints.find(checkpoint, "bert_dir" if checkpoint == options.bert_dir else "init_checkpoint")
+        checkpoint = checkpoints.find(
+            checkpoint, "bert_dir" if checkpoint == options.bert_dir else "init_checkpoint"
+        )
     config = BertConfig.from_json_file(config_file)
     return ModelFiles(config_file, config, vocab_file, checkpoint, lower_case)
 

@@ -70,7 +70,11 @@ def make(
             spec["eval_metrics"] = outputs.metrics
         else:
             spec["train_op"] = optimization.create_optimizer(
-                outputs.loss, training.learning_rate, training.num_train_steps, training.num_warmup_steps, use_tpu
+                outputs.loss,
+                training.learning_rate,
+                training.num_train_steps,
+                training.num_warmup_steps,
+                use_tpu,
             )
             if not use_tpu:  # no tensor of a TPU's program can be looked at from outside
                 spec["training_hooks"] = [_progress(features, outputs, training, model_dir)]
@@ -79,7 +83,9 @@ def make(
     return model_fn
 
 
-def _progress(features, outputs: Outputs, training: Training, model_dir: str) -> tf.estimator.SessionRunHook:
+def _progress(
+    features, outputs: Outputs, training: Training, model_dir: str
+) -> tf.estimator.SessionRunHook:
     """Writes the values to TensorBoard and returns the hook that shows them."""
     rate = optimization.learning_rate_schedule(
         tf.train.get_or_create_global_step(),
@@ -92,10 +98,17 @@ def _progress(features, outputs: Outputs, training: Training, model_dir: str) ->
         if name != "loss":  # the Estimator writes that one itself
             tf.summary.scalar(name, value)
     tokens = tf.reduce_sum(features["input_mask"])
-    return hooks.TrainingProgress(training.num_train_steps, STEPS_BETWEEN_LINES, values, tokens, model_dir)
+    return hooks.TrainingProgress(
+        training.num_train_steps, STEPS_BETWEEN_LINES, values, tokens, model_dir
+    )
 
 
-def _initial_weights(mode: str, model_dir: Optional[str], init_checkpoint: Optional[checkpoints.Weights], use_tpu: bool):
+def _initial_weights(
+    mode: str,
+    model_dir: Optional[str],
+    init_checkpoint: Optional[checkpoints.Weights],
+    use_tpu: bool,
+):
     """Decides where the weights of the network just built come from, says so, and checks that they fit.
 
     Returns:
@@ -109,7 +122,9 @@ def _initial_weights(mode: str, model_dir: Optional[str], init_checkpoint: Optio
     training = mode == tf.estimator.ModeKeys.TRAIN
     if init_checkpoint is None:
         if not training:
-            raise UserError(f"{model_dir}: no checkpoint in it and none given; train first, or pass --init_checkpoint")
+            raise UserError(
+                f"{model_dir}: no checkpoint in it and none given; train first, or pass --init_checkpoint"
+            )
         logging.info("starting from random weights")
         return None
     fitting = checkpoints.fit(init_checkpoint, variables)

@@ -61,5 +61,7 @@ class Progress:
         rate = self.done / (self.last_line - self.start)
         line = f"{self.what}: {self.done:,} {self.unit}, {rate:,.0f}/s"
         if self.total:
-            line += f", {self.done / self.total:.0%}, {duration((self.total - self.done) / rate)} left"
+            line += (
+                f", {self.done / self.total:.0%}, {duration((self.total - self.done) / rate)} left"
+            )
         logging.info("%s", line)

@@ -63,7 +63,8 @@ class Schema:
         parsed = tf.io.parse_example(serialized, specs)
         # TPUs compute with int32 only.
         return {
-            name: tf.cast(value, tf.int32) if value.dtype == tf.int64 else value for name, value in parsed.items()
+            name: tf.cast(value, tf.int32) if value.dtype == tf.int64 else value
+            for name, value in parsed.items()
         }
 
     def filler(self) -> bytes:
@@ -162,7 +163,12 @@ class RecordWriter:
         """Appends one record."""
         length = struct.pack("<Q", len(data))
         record = b"".join(
-            (length, struct.pack("<I", _masked_crc(length)), data, struct.pack("<I", _masked_crc(data)))
+            (
+                length,
+                struct.pack("<I", _masked_crc(length)),
+                data,
+                struct.pack("<I", _masked_crc(data)),
+            )
         )
         self._writer.write(record)
         self.records += 1
@@ -211,7 +217,9 @@ def count_records(paths: Iterable[str]) -> int:
     count = 0
     for path in paths:
         note = read_note(path)
-        count += note["records"] if note and "records" in note else sum(1 for _ in read_records(path))
+        count += (
+            note["records"] if note and "records" in note else sum(1 for _ in read_records(path))
+        )
     return count
 
 
@@ -235,7 +243,9 @@ def read_note(path: str) -> Optional[dict[str, Any]]:
     try:
         return json.loads(files.read_text(note_path(path)))
     except ValueError as error:
-        raise UserError(f"{note_path(path)}: not JSON ({error}); remove it or make the data again") from None
+        raise UserError(
+            f"{note_path(path)}: not JSON ({error}); remove it or make the data again"
+        ) from None
 
 
 def check_data(paths: Sequence[str], schema: Schema, vocab_size: int) -> None:
@@ -277,7 +287,9 @@ def _check_first_record(path: str, schema: Schema, vocab_size: int) -> None:
     try:
         features = tf.train.Example.FromString(data).features.feature
     except Exception:
-        raise UserError(f"{path} record 1: not a tf.train.Example; expected data of an earlier stage") from None
+        raise UserError(
+            f"{path} record 1: not a tf.train.Example; expected data of an earlier stage"
+        ) from None
     for field in schema.fields:
         if field.name not in features and field.default is None:
             raise UserError(
@@ -333,7 +345,11 @@ class RecordInput:
         import tensorflow.compat.v1 as tf
 
         reading, batch_size = self.reading, params["batch_size"]
-        records = _repeated_records(self.paths, reading, input_context) if reading.repeat else _all_records(self.paths)
+        records = (
+            _repeated_records(self.paths, reading, input_context)
+            if reading.repeat
+            else _all_records(self.paths)
+        )
         if reading.static_shapes and not reading.repeat:
             # With batch size - 1 more records, dropping the remainder drops nothing but filling.
             filling = tf.data.Dataset.from_tensors(self.schema.filler()).repeat(batch_size - 1)
@@ -360,7 +376,9 @@ def _repeated_records(paths: Sequence[str], reading: Reading, input_context):
         records = tf.data.TFRecordDataset(list(paths))
     else:
         names = names.shuffle(len(paths), seed=reading.seed)
-        records = names.interleave(tf.data.TFRecordDataset, cycle_length=min(4, len(paths)), deterministic=True)
+        records = names.interleave(
+            tf.data.TFRecordDataset, cycle_length=min(4, len(paths)), deterministic=True
+        )
     if input_context is not None and input_context.num_input_pipelines > 1:
         records = records.shard(input_context.num_input_pipelines, input_context.input_pipeline_id)
     if reading.shuffle_buffer > 1:
@@ -376,5 +394,9 @@ def cut_padding(features: dict[str, Any], schema: Schema) -> dict[str, Any]:
     longest = tf.maximum(1, tf.reduce_max(mask * tf.range(1, tf.shape(mask)[1] + 1)))
     return {
         **features,
-        **{field.name: features[field.name][:, :longest] for field in schema.fields if field.per_position},
+        **{
+            field.name: features[field.name][:, :longest]
+            for field in schema.fields
+            if field.per_position
+        },
     }

@@ -12,9 +12,17 @@ from bert_toolkit import files
 
 def write_metrics(stem: str, metrics: Mapping[str, Any]) -> None:
     """Writes metrics to `stem`.txt ("name = value", sorted, as published) and `stem`.json, and shows them."""
-    plain = {name: value.item() if isinstance(value, np.generic) else value for name, value in metrics.items()}
+    plain = {
+        name: value.item() if isinstance(value, np.generic) else value
+        for name, value in metrics.items()
+    }
     names = sorted(plain)
     files.write_text(f"{stem}.txt", "".join(f"{name} = {metrics[name]}\n" for name in names))
-    files.write_text(f"{stem}.json", json.dumps({name: plain[name] for name in names}, indent=2) + "\n")
-    shown = [f"{name} {plain[name]:.4f}" if isinstance(plain[name], float) else f"{name} {plain[name]}" for name in names]
+    files.write_text(
+        f"{stem}.json", json.dumps({name: plain[name] for name in names}, indent=2) + "\n"
+    )
+    shown = [
+        f"{name} {plain[name]:.4f}" if isinstance(plain[name], float) else f"{name} {plain[name]}"
+        for name in names
+    ]
     logging.info("%s.txt: %s", stem, ", ".join(shown))

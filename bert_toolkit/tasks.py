@@ -160,7 +160,11 @@ def read_examples(data_dir: str, split: Split, task: Task) -> Iterator[Example]:
 
 
 def _check_header(path: str, columns: list[str], split: Split) -> None:
-    needed = 1 + max(column for column in (split.text_a, split.text_b, split.label, split.index) if column is not None)
+    needed = 1 + max(
+        column
+        for column in (split.text_a, split.text_b, split.label, split.index)
+        if column is not None
+    )
     if len(columns) < needed:
         raise UserError(
             f"{path} line 1: {len(columns)} columns ({', '.join(columns)}), expected a header of {needed} or more;"
@@ -171,7 +175,11 @@ def _check_header(path: str, columns: list[str], split: Split) -> None:
 def _check_row(where: str, fields: list[str], columns: list[str]) -> None:
     if len(fields) != len(columns):
         names = f" ({', '.join(columns)})" if columns[0] and len(columns) < 8 else ""
-        advice = "Remove the extra tab." if len(fields) > len(columns) else "Are its columns separated by tabs?"
+        advice = (
+            "Remove the extra tab."
+            if len(fields) > len(columns)
+            else "Are its columns separated by tabs?"
+        )
         raise UserError(f"{where}: {len(fields)} columns, expected {len(columns)}{names}. {advice}")
 
 
