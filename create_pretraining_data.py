@@ -1,11 +1,11 @@
-"""Makes pretraining data from text: masked tokens to predict, and pairs of segments to tell apart.
+r"""Makes pretraining data from text: masked tokens to predict, and pairs of segments to tell apart.
 
 Reads   plain text (or .gz), UTF-8, one sentence a line, a blank line between documents.
 Writes  TFRecord files for run_pretraining.py, and beside each a .json note of how it was made.
 
 Example:
-  python create_pretraining_data.py --input_file=sample_data/corpus.txt \\
-    --vocab_file=sample_data/vocab.txt --output_file=out/pretrain.tfrecord --max_seq_length=64 \\
+  python create_pretraining_data.py --input_file=sample_data/corpus.txt \
+    --vocab_file=sample_data/vocab.txt --output_file=out/pretrain.tfrecord --max_seq_length=64 \
     --max_predictions_per_seq=10 --dupe_factor=5
 """
 
@@ -44,7 +44,8 @@ def define_flags() -> None:
         flags.DEFINE_integer(
             "max_seq_length",
             128,
-            "Longest sequence in tokens, [CLS] and [SEP] included; run_pretraining.py must be given the same.",
+            "Longest sequence in tokens, [CLS] and [SEP] included; run_pretraining.py must be"
+            " given the same.",
             lower_bound=5,
         )
         flags.DEFINE_integer(
@@ -127,9 +128,11 @@ class Summary:
         """Returns the summary as a line or two to read."""
         return (
             f"{self.documents:,} documents, {self.sentences:,} sentences, {self.tokens:,} tokens"
-            f" ({self.unknown_tokens / max(1, self.tokens):.2%} [UNK]) -> {self.instances:,} instances of"
+            f" ({self.unknown_tokens / max(1, self.tokens):.2%} [UNK]) -> {self.instances:,}"
+            " instances of"
             f" {self.instance_tokens / max(1, self.instances):.1f} tokens on average,"
-            f" {self.random_next / max(1, self.instances):.0%} with a random next segment, {size(self.bytes)}"
+            f" {self.random_next / max(1, self.instances):.0%} with a random next segment,"
+            f" {size(self.bytes)}"
         )
 
 
@@ -157,8 +160,10 @@ def run(options: Options) -> Summary:
     logging.info("%s", summary.text())
     if summary.random_next == summary.instances:
         logging.warning(
-            "every instance has a random next segment, because every document has one sentence only:"
-            " next-sentence prediction learns nothing. Put a blank line between documents, not sentences."
+            "every instance has a random next segment, because every document has one sentence"
+            " only:"
+            " next-sentence prediction learns nothing. Put a blank line between documents, not"
+            " sentences."
         )
     for name in options.output_files():
         logging.info("wrote %s", name)
@@ -188,13 +193,15 @@ def read_documents(input_files: Sequence[str], tokenizer, summary: Summary) -> l
 
 
 def _lines_of_all(input_files: Sequence[str]) -> Iterator[str]:
-    for previous, name in zip([None, *input_files], input_files):
-        if previous is not None and line.strip():
+    line = ""
+    for index, name in enumerate(input_files):
+        if line.strip():
             logging.warning(
-                "%s ends without a blank line: its last document goes on in %s", previous, name
+                "%s ends without a blank line: its last document goes on in %s",
+                input_files[index - 1],
+                name,
             )
-        line = ""
-        for line in files.read_lines(name):
+        for line in files.read_lines(name):  # noqa: UP028 (the last line is looked at above)
             yield line
 
 
@@ -205,13 +212,15 @@ def _check_documents(documents: Sequence[Document], options: Options) -> None:
         )
     if len(documents) == 1:
         raise UserError(
-            f"--input_file={options.input_file}: one document only, so that a random next segment would come"
+            f"--input_file={options.input_file}: one document only, so that a random next segment"
+            " would come"
             " from the same document; put a blank line between documents"
         )
     expected = options.max_seq_length * options.masked_lm_prob
     if options.max_predictions_per_seq < 0.9 * expected:
         logging.warning(
-            "--max_predictions_per_seq=%d limits masking: --masked_lm_prob=%g of %d tokens would be %d",
+            "--max_predictions_per_seq=%d limits masking: --masked_lm_prob=%g of %d tokens would"
+            " be %d",
             options.max_predictions_per_seq,
             options.masked_lm_prob,
             options.max_seq_length,

@@ -1,11 +1,11 @@
-"""Writes the vectors that BERT computes for every token of every line of a text.
+r"""Writes the vectors that BERT computes for every token of every line of a text.
 
 Reads   lines of text, or pairs written as "first text ||| second text", and a pretrained model.
 Writes  JSON lines: {"linex_index": 0, "features": [{"token": "[CLS]", "layers": [{"index": -1,
         "values": [0.123456, ...]}, ...]}, ...]}; linex_index is the number of the line from 0.
 
 Example:
-  python extract_features.py --input_file=sample_data/lines.txt --output_file=out/features.jsonl \\
+  python extract_features.py --input_file=sample_data/lines.txt --output_file=out/features.jsonl \
     --bert_dir=out/pretrained --layers=-1,-2
 """
 
@@ -31,7 +31,8 @@ def define_flags() -> None:
         flags.DEFINE_string(
             "layers",
             "-1,-2,-3,-4",
-            "Layers to write, separated by commas: -1 is the last, -2 the one below; 0 is the first.",
+            "Layers to write, separated by commas: -1 is the last, -2 the one below; 0 is the"
+            " first.",
         )
         flags.DEFINE_integer(
             "max_seq_length",
@@ -41,7 +42,8 @@ def define_flags() -> None:
         )
     with cli.group("Model"):
         cli.define_model_flags(
-            "The model's weights: a prefix such as bert_model.ckpt, its .index file, a directory, or a Hugging Face"
+            "The model's weights: a prefix such as bert_model.ckpt, its .index file, a directory,"
+            " or a Hugging Face"
             " model.safetensors."
         )
         cli.define_tokenizer_flags()
@@ -137,7 +139,8 @@ def parse_layers(text: str, num_layers: int) -> list[int]:
     for layer in layers:
         if not -num_layers <= layer < num_layers:
             raise UserError(
-                f"--layers={text}: no layer {layer}; the model has {num_layers}, numbered 0 to {num_layers - 1}"
+                f"--layers={text}: no layer {layer}; the model has {num_layers}, numbered 0 to"
+                f" {num_layers - 1}"
                 f" or -{num_layers} to -1"
             )
     return layers
@@ -175,7 +178,7 @@ class LineInput:
             )
 
     def sequences(self) -> Iterator[dict[str, Any]]:
-        """Yields the features of each line, unpadded; an error is kept, as TensorFlow would garble it."""
+        """Yields each line's features, unpadded; keeps an error, which TensorFlow would garble."""
         try:
             for index, line in enumerate(files.read_lines(self.path)):
                 text_a, text_b = split_pair(line.strip())
@@ -249,7 +252,8 @@ def json_rows(batch: Mapping[str, Any], layers: list[int], tokenizer) -> Iterato
     """Yields the published form of each sequence in a batch; values with 6 decimals."""
     import numpy as np
 
-    # Rounded in double precision, as published: 6 decimals of a float32 may need more than its digits.
+    # Rounded in double precision, as published: 6 decimals of a float32 may need more than its
+    # digits.
     values = [
         np.round(batch[f"layer_{layer}"].astype(np.float64), 6) for layer in layers
     ]  # [B, S, H] each
@@ -274,7 +278,7 @@ def json_rows(batch: Mapping[str, Any], layers: list[int], tokenizer) -> Iterato
 
 
 def network(config, layers: list[int], use_one_hot_embeddings: bool = False):
-    """Returns the function (features, mode) -> Outputs that builds BERT and gives the chosen layers."""
+    """Returns the function (features, mode) -> Outputs that builds BERT and gives some layers."""
     import tensorflow.compat.v1 as tf
 
     import modeling

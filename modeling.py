@@ -53,7 +53,7 @@ class BertConfig:
         layer_norm_eps: float = 1e-12,
         **other: Any,
     ):
-        """Takes the settings by their names in the published JSON files; the defaults are BERT-base's.
+        """Takes the settings by their names in the published JSON files, with BERT-base's defaults.
 
         Args:
           vocab_size: entries of the vocabulary, V.
@@ -89,7 +89,8 @@ class BertConfig:
         """Makes a config from a dict; a UserError if vocab_size is missing."""
         if "vocab_size" not in json_object:
             raise UserError(
-                "BERT config: no vocab_size among its keys; expected the number of vocabulary entries"
+                "BERT config: no vocab_size among its keys; expected the number of vocabulary"
+                " entries"
             )
         return cls(**json_object)
 
@@ -119,7 +120,8 @@ class BertConfig:
         missing = [name for name in cls.SIZES if name not in values]
         if missing:
             raise UserError(
-                f"{json_file}: no {', '.join(missing)}; expected the model's own config with all its sizes"
+                f"{json_file}: no {', '.join(missing)}; expected the model's own config with all"
+                " its sizes"
             )
         config = cls.from_dict(values)
         problems = config.problems()
@@ -136,7 +138,8 @@ class BertConfig:
                 problems.append(f"{name} is {value!r}; expected a whole number above 0")
         if not problems and self.hidden_size % self.num_attention_heads:
             problems.append(
-                f"hidden_size {self.hidden_size} is no multiple of num_attention_heads {self.num_attention_heads}"
+                f"hidden_size {self.hidden_size} is no multiple of num_attention_heads"
+                f" {self.num_attention_heads}"
             )
         if isinstance(self.hidden_act, str) and self.hidden_act.lower() not in _ACTIVATIONS:
             problems.append(f"hidden_act is {self.hidden_act!r}; known: {', '.join(_ACTIVATIONS)}")
@@ -144,7 +147,8 @@ class BertConfig:
             problems.append(f"model_type is {self.__dict__['model_type']!r}; expected bert")
         if self.__dict__.get("position_embedding_type", "absolute") != "absolute":
             problems.append(
-                f"position_embedding_type is {self.__dict__['position_embedding_type']!r}; expected absolute"
+                f"position_embedding_type is {self.__dict__['position_embedding_type']!r};"
+                " expected absolute"
             )
         return problems
 
@@ -161,7 +165,7 @@ class BertModel:
     """The encoder, built into the current graph.
 
     Example:
-        config = BertConfig(vocab_size=32000, hidden_size=512, num_attention_heads=8, intermediate_size=1024)
+        config = BertConfig(vocab_size=32000, hidden_size=512, num_attention_heads=8)
         model = BertModel(config, is_training=True, input_ids=input_ids, input_mask=input_mask)
         logits = tf.matmul(model.get_pooled_output(), weights, transpose_b=True)
     """
@@ -223,7 +227,7 @@ class BertModel:
         return self.all_encoder_layers
 
     def get_embedding_output(self) -> tf.Tensor:
-        """Returns [B, S, H]: the sum of the three embeddings, after layer normalisation and dropout."""
+        """Returns [B, S, H]: the sum of the three embeddings, normalised, after dropout."""
         return self.embedding_output
 
     def get_embedding_table(self) -> tf.Variable:
@@ -253,7 +257,8 @@ def _embed(config: BertConfig, input_ids: tf.Tensor, token_type_ids: tf.Tensor, 
     length = get_shape_list(input_ids)[1]
     if isinstance(length, int) and length > config.max_position_embeddings:
         raise UserError(
-            f"sequences of {length} tokens, but the model has {config.max_position_embeddings} positions;"
+            f"sequences of {length} tokens, but the model has {config.max_position_embeddings}"
+            " positions;"
             f" pass --max_seq_length={config.max_position_embeddings} or less"
         )
     words = (
@@ -261,7 +266,8 @@ def _embed(config: BertConfig, input_ids: tf.Tensor, token_type_ids: tf.Tensor, 
         if one_hot
         else tf.gather(table, input_ids)
     )
-    # There are few segments: a product with one-hot rows is faster than gathering, and so is its gradient.
+    # There are few segments: a product with one-hot rows is faster than gathering, and so is its
+    # gradient.
     segments = tf.matmul(tf.one_hot(token_type_ids, config.type_vocab_size), types)  # [B, S, H]
     output = words + segments + positions[:length]
     return dropout(layer_norm(output, config.layer_norm_eps), config.hidden_dropout_prob), table
@@ -285,7 +291,7 @@ def _encode(config: BertConfig, embeddings: tf.Tensor, input_mask: tf.Tensor) ->
 
 
 def _layer(config: BertConfig, rows: tf.Tensor, adder: tf.Tensor, batch_size, length) -> tf.Tensor:
-    """One layer: attention, then the feed-forward part, each with a residual connection. [T, H] -> [T, H]"""
+    """[T, H] -> [T, H]: attention, then the feed-forward part, both with residual connections."""
     with tf.variable_scope("attention"):
         with tf.variable_scope("self"):
             context = _attention(config, rows, adder, batch_size, length)
@@ -300,7 +306,7 @@ def _layer(config: BertConfig, rows: tf.Tensor, adder: tf.Tensor, batch_size, le
 
 
 def _project_and_add(config: BertConfig, inputs: tf.Tensor, residual: tf.Tensor) -> tf.Tensor:
-    """Projects back to H, drops out, adds what came in, normalises. [T, any], [T, H] -> [T, H]"""
+    """[T, any], [T, H] -> [T, H]: projects back to H, drops out, adds what came in, normalises."""
     projected = dropout(dense(inputs, config.hidden_size, config), config.hidden_dropout_prob)
     return layer_norm(projected + residual, config.layer_norm_eps)
 
@@ -308,7 +314,7 @@ def _project_and_add(config: BertConfig, inputs: tf.Tensor, residual: tf.Tensor)
 def _attention(
     config: BertConfig, rows: tf.Tensor, adder: tf.Tensor, batch_size, length
 ) -> tf.Tensor:
-    """Multi-headed self-attention (Vaswani et al., 2017, section 3.2). [T, H] -> [T, H]"""
+    """[T, H] -> [T, H]: multi-headed self-attention (Vaswani et al., 2017, section 3.2)."""
     heads = config.num_attention_heads
     head_size = config.hidden_size // heads
 
@@ -360,7 +366,7 @@ def next_sentence_logits(model: BertModel, config: BertConfig) -> tf.Tensor:
 
 
 def output_layer(pooled: tf.Tensor, num_labels: int, initializer) -> tf.Tensor:
-    """A linear layer over the pooled output, its weights stored as [labels, H]. [B, H] -> [B, labels]"""
+    """[B, H] -> [B, labels]: a linear layer over the pooled output; its weights are [labels, H]."""
     weights = tf.get_variable(
         "output_weights", [num_labels, pooled.shape[-1]], initializer=initializer
     )
@@ -378,7 +384,7 @@ def dense(
     activation: Optional[Callable] = None,
     name: str = "dense",
 ) -> tf.Tensor:
-    """A linear layer, then `activation` if there is one, in the scope `name`. [T, any] -> [T, units]"""
+    """[T, any] -> [T, units]: a linear layer in the scope `name`, then `activation`, if any."""
     with tf.variable_scope(name):
         initializer = create_initializer(config.initializer_range)
         kernel = tf.get_variable("kernel", [inputs.shape[-1], units], initializer=initializer)
@@ -388,7 +394,7 @@ def dense(
 
 
 def layer_norm(inputs: tf.Tensor, epsilon: float = 1e-12) -> tf.Tensor:
-    """Layer normalisation over the last axis (Ba et al., 2016, equation 4), in scope "LayerNorm"."""
+    """Layer normalisation over the last axis (Ba et al., 2016, equation 4) in scope "LayerNorm"."""
     with tf.variable_scope("LayerNorm"):
         size = [inputs.shape[-1]]
         beta = tf.get_variable("beta", size, initializer=tf.zeros_initializer())
@@ -413,7 +419,7 @@ def gelu(x: tf.Tensor) -> tf.Tensor:
 
 
 def gelu_tanh(x: tf.Tensor) -> tf.Tensor:
-    """The paper's approximation of gelu by tanh, which some published checkpoints were trained with."""
+    """The paper's approximation of gelu by tanh, which some checkpoints were trained with."""
     return 0.5 * x * (1.0 + tf.tanh(math.sqrt(2.0 / math.pi) * (x + 0.044715 * tf.pow(x, 3))))
 
 
@@ -428,7 +434,7 @@ _ACTIVATIONS: dict[str, Optional[Callable[[tf.Tensor], tf.Tensor]]] = {
 
 
 def get_activation(activation: Any) -> Optional[Callable[[tf.Tensor], tf.Tensor]]:
-    """Returns the function of that name; None for "linear" and for no name. A function is returned as it is.
+    """Returns the function of that name; None for "linear" and for no name; a function as it is.
 
     Raises:
       UserError: the name is unknown.
@@ -441,7 +447,7 @@ def get_activation(activation: Any) -> Optional[Callable[[tf.Tensor], tf.Tensor]
 
 
 def get_shape_list(tensor: tf.Tensor) -> list:
-    """Returns the shape of a tensor: int where it is known, a scalar int32 tensor where it is not."""
+    """Returns the shape of a tensor: ints where it is known, scalar int32 tensors elsewhere."""
     dynamic = tf.shape(tensor)
     return [
         dynamic[axis] if size is None else size for axis, size in enumerate(tensor.shape.as_list())

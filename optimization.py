@@ -1,4 +1,4 @@
-"""AdamW as BERT was trained with: warm-up, linear decay, no bias correction, decoupled weight decay."""
+"""AdamW as BERT was trained with: warm-up, linear decay, decoupled decay, no bias correction."""
 
 import re
 from collections.abc import Sequence
@@ -13,11 +13,12 @@ MAX_GRADIENT_NORM = 1.0
 def learning_rate_schedule(
     global_step: tf.Tensor, init_lr: float, num_train_steps: int, num_warmup_steps: int
 ) -> tf.Tensor:
-    """The published schedule: float32 scalar, the learning rate of the step that follows `global_step`.
+    """The published schedule: the learning rate of the step after `global_step`, a float32 scalar.
 
     Steps are numbered from 1 here. During warm-up the rate is init_lr * step / num_warmup_steps,
     afterwards init_lr * (1 - step / num_train_steps); the first step has a rate above zero and the
-    last one rate zero. The decay counts from the start, so the rate drops a little where warm-up ends.
+    last one rate zero. The decay counts from the start, so the rate drops a little where warm-up
+    ends.
     """
     step = tf.cast(global_step + 1, tf.float32)
     decayed = init_lr * (1.0 - tf.minimum(step, float(num_train_steps)) / num_train_steps)
@@ -89,9 +90,9 @@ class AdamWeightDecayOptimizer(tf.train.Optimizer):
           beta_1: decay of the first moment.
           beta_2: decay of the second moment.
           epsilon: added to the square root of the second moment.
-          exclude_from_weight_decay: regular expressions; variables whose name one of them is found in
-            do not decay.
-          clip_norm: scale all gradients together down to this norm where it is larger. The gradients
+          exclude_from_weight_decay: regular expressions; a variable in whose name one is found
+            does not decay.
+          clip_norm: scale all gradients together down to this norm where theirs is larger. They
             are first summed over replicas, so that the result does not depend on their number.
           name: of the operations.
         """
@@ -105,7 +106,7 @@ class AdamWeightDecayOptimizer(tf.train.Optimizer):
         self.clip_norm = clip_norm
 
     def apply_gradients(self, grads_and_vars, global_step=None, name=None):
-        """Applies gradients, clipped if the optimizer was made so, and counts the step in `global_step`."""
+        """Applies gradients, clipped if the optimizer was made so, and counts the step."""
         gradients, variables = zip(*((g, v) for g, v in grads_and_vars if g is not None))
         if self.clip_norm is not None:
             gradients = _clip(gradients, self.clip_norm)
@@ -128,8 +129,8 @@ class AdamWeightDecayOptimizer(tf.train.Optimizer):
             decayed = [var.assign_sub(rate * self.weight_decay_rate * var, read_value=False)]
         with tf.control_dependencies(decayed):
             # With both beta powers 0, TensorFlow's one fused pass leaves out the bias correction.
-            # It takes 1 - beta_2 in float32, where 1 - 0.999 is off by 1.3e-5; as v is linear in that
-            # factor, the rate and epsilon can make up for it.
+            # It takes 1 - beta_2 in float32, where 1 - 0.999 is off by 1.3e-5; as v is linear in
+            # that factor, the rate and epsilon can make up for it.
             correction = float(
                 np.sqrt((1.0 - float(np.float32(self.beta_2))) / (1.0 - self.beta_2))
             )

@@ -1,16 +1,16 @@
-"""Fine-tunes BERT to classify texts or pairs of texts, evaluates it, and predicts.
+r"""Fine-tunes BERT to classify texts or pairs of texts, evaluates it, and predicts.
 
 Reads   the data set of a task (tab-separated files in --data_dir) and a pretrained model.
 Writes  a model directory: checkpoints, config, vocabulary, labels; eval_results.txt and .json;
-        test_results.tsv (probabilities) and test_predictions.tsv (row, label, probabilities by name).
+        test_results.tsv (probabilities), test_predictions.tsv (row, label, named probabilities).
 
 Training goes on where a run in the same --output_dir stopped. Without --do_train, the model of
 --output_dir is used, or, if it has none, the one given.
 
 Example:
-  python run_classifier.py --task_name=sst-2 --data_dir=sample_data/reviews --bert_dir=out/pretrained \\
-    --output_dir=out/reviews --do_train --do_eval --do_predict --max_seq_length=64 --num_train_epochs=8 \\
-    --learning_rate=3e-4
+  python run_classifier.py --task_name=sst-2 --data_dir=sample_data/reviews \
+    --bert_dir=out/pretrained --output_dir=out/reviews --do_train --do_eval --do_predict \
+    --max_seq_length=64 --num_train_epochs=8 --learning_rate=3e-4
 """
 
 import dataclasses
@@ -40,7 +40,8 @@ def define_flags() -> None:
         flags.DEFINE_boolean("do_predict", False, "Predict the labels of the test files.")
     with cli.group("Model"):
         cli.define_model_flags(
-            "Weights to start from where --output_dir has no checkpoint yet: a prefix such as bert_model.ckpt, its"
+            "Weights to start from where --output_dir has no checkpoint yet: a prefix such as"
+            " bert_model.ckpt, its"
             " .index file, a directory, or a Hugging Face model.safetensors."
         )
         cli.define_tokenizer_flags()
@@ -156,7 +157,8 @@ def run(options: Options) -> dict[str, Any]:
     model_dirs.check_labels(options.output_dir, task.labels)
     files.make_directory(options.output_dir, "output_dir")
 
-    # All files are read first: a bad row in the last one should not be found after hours of training.
+    # All files are read first: a bad row in the last one should not be found after hours of
+    # training.
     train_data = (
         encode_split(task.train, "train", task, tokenizer, options) if options.do_train else None
     )
@@ -270,7 +272,8 @@ def train(
 
     if not train_steps:
         raise UserError(
-            f"nothing to train: {len(data.names)} rows and --num_train_epochs={options.num_train_epochs:g} make no"
+            f"nothing to train: {len(data.names)} rows and"
+            f" --num_train_epochs={options.num_train_epochs:g} make no"
             f" step of --train_batch_size={options.train_batch_size}"
         )
     step = model_fns.starting_step(options.output_dir, train_steps)
@@ -343,7 +346,7 @@ def _real_rows(batches: Iterable[Mapping[str, Any]]) -> Iterable[Any]:
 
 
 def network(config, num_labels: int, use_one_hot_embeddings: bool = False):
-    """Returns the function (features, mode) -> Outputs that builds BERT with a linear layer over [CLS]."""
+    """Returns the function (features, mode) -> Outputs: BERT with a linear layer over [CLS]."""
     import tensorflow.compat.v1 as tf
 
     import modeling

@@ -1,13 +1,14 @@
-"""Trains a BERT model on masked tokens and next-sentence pairs, and evaluates it.
+r"""Trains a BERT model on masked tokens and next-sentence pairs, and evaluates it.
 
 Reads   TFRecord files made by create_pretraining_data.py, a model config, perhaps a checkpoint.
-Writes  a model directory: checkpoints, config, vocabulary, TensorBoard logs, eval_results.txt and .json.
+Writes  a model directory: checkpoints, config, vocabulary, TensorBoard logs; eval_results.txt
+        and .json.
 
 Training goes on where a run in the same --output_dir stopped.
 
 Example:
-  python run_pretraining.py --input_file=out/pretrain.tfrecord --output_dir=out/pretrained \\
-    --bert_config_file=sample_data/bert_config.json --do_train --max_seq_length=64 \\
+  python run_pretraining.py --input_file=out/pretrain.tfrecord --output_dir=out/pretrained \
+    --bert_config_file=sample_data/bert_config.json --do_train --max_seq_length=64 \
     --max_predictions_per_seq=10 --num_train_steps=400 --num_warmup_steps=40 --learning_rate=1e-3
 """
 
@@ -20,7 +21,8 @@ from absl import flags, logging
 
 from bert_toolkit import cli, files, records
 
-# Instances among which the next one is drawn; the files were shuffled as a whole when they were made.
+# Instances among which the next one is drawn; the files were shuffled as a whole when they were
+# made.
 SHUFFLE_BUFFER = 10_000
 PUBLISHED_EVAL_STEPS = 100
 
@@ -29,8 +31,10 @@ def define_flags() -> None:
     """Defines the flags of this stage."""
     with cli.group("Model"):
         cli.define_model_flags(
-            "Weights to start from where --output_dir has no checkpoint yet: a prefix such as bert_model.ckpt, its"
-            " .index file, a directory, or a Hugging Face model.safetensors. Without it, random weights."
+            "Weights to start from where --output_dir has no checkpoint yet: a prefix such as"
+            " bert_model.ckpt, its"
+            " .index file, a directory, or a Hugging Face model.safetensors. Without it, random"
+            " weights."
         )
         cli.define_tokenizer_flags()
     with cli.group("Input and output"):
@@ -82,7 +86,8 @@ def define_flags() -> None:
         flags.DEFINE_integer(
             "max_eval_steps",
             None,
-            f"Most batches to evaluate. Without it, all of --eval_file, or {PUBLISHED_EVAL_STEPS} batches of --input_file.",
+            f"Most batches to evaluate. Without it, all of --eval_file, or {PUBLISHED_EVAL_STEPS}"
+            " batches of --input_file.",
             lower_bound=1,
         )
     with cli.group("Device"):
@@ -148,7 +153,9 @@ def run(options: Options) -> dict[str, Any]:
     model = model_dirs.find(options)
     model_dirs.check_length(options.max_seq_length, model)
     train_files = (
-        _data_files(options.input_file, "input_file", options, model) if options.do_train else []
+        _data_files(options.input_file or "", "input_file", options, model)
+        if options.do_train
+        else []
     )
     eval_files = _eval_files(options, model) if options.do_eval else []
     files.make_directory(options.output_dir, "output_dir")
@@ -186,7 +193,7 @@ def _eval_files(options: Options, model) -> list[str]:
     logging.warning(
         "evaluating on the training data (--input_file); --eval_file names held-out data"
     )
-    return _data_files(options.input_file, "input_file", options, model)
+    return _data_files(options.input_file or "", "input_file", options, model)
 
 
 def train(runner, train_files: list[str], model, options: Options) -> None:
@@ -212,12 +219,13 @@ def train(runner, train_files: list[str], model, options: Options) -> None:
 
 
 def _with_tokenization(model, train_files: list[str]):
-    """Returns the model's files with the vocabulary and casing that the data was made with, if its note tells."""
+    """Returns the model's files with the vocabulary and casing that the data's note names."""
     note = records.read_note(train_files[0]) or {}
     vocab_file = model.vocab_file
-    if vocab_file is None and note.get("vocab_file") and files.exists(note["vocab_file"]):
-        if files.digest(note["vocab_file"]) == note.get("vocab_sha256"):
-            vocab_file = note["vocab_file"]
+    noted = note.get("vocab_file", "")
+    unchanged = files.exists(noted) and files.digest(noted) == note.get("vocab_sha256")
+    if vocab_file is None and unchanged:
+        vocab_file = noted
     lower_case = note.get("do_lower_case", model.do_lower_case)
     return dataclasses.replace(model, vocab_file=vocab_file, do_lower_case=lower_case)
 
@@ -245,12 +253,12 @@ def evaluate(runner, eval_files: list[str], options: Options) -> dict[str, Any]:
 
 
 def network(config, static_shapes: bool = False):
-    """Returns the function (features, mode) -> Outputs that builds the model with both pretraining heads.
+    """Returns the function (features, mode) -> Outputs: BERT with both pretraining heads.
 
     Args:
       config: sizes of the model.
-      static_shapes: predict at all of max_predictions_per_seq positions, as TPUs need, where otherwise
-        only real ones are computed.
+      static_shapes: predict at all of max_predictions_per_seq positions, as TPUs need; otherwise
+        only at real ones.
     """
     import tensorflow.compat.v1 as tf
 

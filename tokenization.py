@@ -50,7 +50,8 @@ def load_vocab(vocab_file: str) -> "collections.OrderedDict[str, int]":
             vocab[line.decode("utf-8").strip()] = index
         except UnicodeDecodeError:
             raise UserError(
-                f"{vocab_file} line {index + 1}: not UTF-8 text; expected a vocabulary with one token a line"
+                f"{vocab_file} line {index + 1}: not UTF-8 text; expected a vocabulary with one"
+                " token a line"
             ) from None
     if not vocab:
         raise UserError(f"{vocab_file}: empty; expected a vocabulary with one token a line")
@@ -58,7 +59,7 @@ def load_vocab(vocab_file: str) -> "collections.OrderedDict[str, int]":
 
 
 def _read_lines(path: str) -> Iterable[bytes]:
-    """Yields the lines of a file, ended by "\\n" alone: U+2028, for one, is a token in some vocabularies."""
+    """Yields lines that a line feed ends, and nothing else: U+2028 is a token in some files."""
     try:
         if "://" in path:
             from tensorflow.compat.v1 import gfile
@@ -81,7 +82,8 @@ def vocabulary_problems(vocab_file: str) -> list[str]:
     first = repeated[0]
     where = [number for number, token in enumerate(lines, 1) if token == first]
     return [
-        f"{vocab_file}: {len(repeated)} tokens stand on more than one line (the first is {first!r}, on lines"
+        f"{vocab_file}: {len(repeated)} tokens stand on more than one line (the first is"
+        f" {first!r}, on lines"
         f" {where[0]} and {where[1]}); each gets the id of its last line"
     ]
 
@@ -124,7 +126,8 @@ class FullTokenizer:
         if missing:
             raise UserError(
                 f"{vocab_file}: no {', '.join(missing)} among its {len(self.vocab):,} entries;"
-                " expected a BERT vocabulary with one token a line, [UNK] [CLS] [SEP] [MASK] among them"
+                " expected a BERT vocabulary with one token a line, [UNK] [CLS] [SEP] [MASK] among"
+                " them"
             )
         self.inv_vocab = {index: token for token, index in self.vocab.items()}
         self.do_lower_case = do_lower_case
@@ -234,7 +237,7 @@ _VANISHING_SPACES = re.compile("[\x0b\x0c\x1c-\x1f\x85]")
 
 @functools.lru_cache(maxsize=65536)
 def _clean_char(char: str) -> str:
-    """Returns what a character of raw text becomes: nothing, a space, itself, or itself set apart."""
+    """Returns what becomes of a character: nothing, a space, itself, or itself set apart."""
     if char in "\0\ufffd" or _is_control(char):
         return ""
     if _is_whitespace(char):

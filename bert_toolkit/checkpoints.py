@@ -1,4 +1,4 @@
-"""Checkpoints: finding them, reading Hugging Face's, initialising a model from one and saying what fitted."""
+"""Checkpoints: finding them, reading Hugging Face's, starting a model from one, telling the fit."""
 
 import contextlib
 import dataclasses
@@ -29,7 +29,7 @@ _NOT_WEIGHTS = re.compile(r"(^|/)(adam_[mv]|global_step|lamb_[mv])$|^_CHECKPOINT
 
 
 def find(path: str, flag: str) -> str:
-    """Returns the checkpoint that `path` means: a TensorFlow prefix, a V1 file, or a .safetensors file.
+    """Returns the checkpoint that `path` means: a TensorFlow prefix, V1 file or .safetensors file.
 
     Args:
       path: a directory, a prefix, an .index or .data file, a V1 file or a .safetensors file.
@@ -45,12 +45,14 @@ def find(path: str, flag: str) -> str:
         return prefix
     if not files.exists(path):
         raise UserError(
-            f"--{flag}={path}: no checkpoint there; expected a prefix such as bert_model.ckpt, its .index file,"
+            f"--{flag}={path}: no checkpoint there; expected a prefix such as bert_model.ckpt, its"
+            " .index file,"
             " a directory or a model.safetensors"
         )
     if path.endswith((".bin", ".pt", ".pth")):
         raise UserError(
-            f"--{flag}={path}: a pickle, which can run any code when read; save the model as {SAFETENSORS}"
+            f"--{flag}={path}: a pickle, which can run any code when read; save the model as"
+            f" {SAFETENSORS}"
             " (transformers: save_pretrained)"
         )
     return path
@@ -71,7 +73,8 @@ def _find_in_directory(directory: str, flag: str) -> str:
         return os.path.join(directory, prefixes[0])
     found = f"several checkpoints ({', '.join(prefixes)})" if prefixes else "no checkpoint"
     raise UserError(
-        f"--{flag}={directory}: {found} in it; expected {GOOGLE_NAME}, {SAFETENSORS} or a training output;"
+        f"--{flag}={directory}: {found} in it; expected {GOOGLE_NAME}, {SAFETENSORS} or a training"
+        " output;"
         " name one with --init_checkpoint"
     )
 
@@ -110,7 +113,7 @@ _HUGGING_FACE_ENDINGS = (
 
 
 def name_from_hugging_face(name: str) -> Optional[str]:
-    """Returns the published name of a weight in Hugging Face's layout; None for copies and constants.
+    """Returns the published name of one of Hugging Face's weights; None for copies and constants.
 
     For example bert.encoder.layer.0.attention.self.query.weight, or the same without "bert.", is
     bert/encoder/layer_0/attention/self/query/kernel.
@@ -129,7 +132,7 @@ def name_from_hugging_face(name: str) -> Optional[str]:
 
 
 def read_safetensors(path: str) -> dict[str, np.ndarray]:
-    """Returns the weights of a .safetensors file, float32, by their published names and in their layout.
+    """Returns the weights of a .safetensors file, float32, under their published names.
 
     torch keeps the kernel of a linear layer as [out, in], BERT's checkpoints as [in, out].
     """
@@ -138,7 +141,7 @@ def read_safetensors(path: str) -> dict[str, np.ndarray]:
     weights: dict[str, np.ndarray] = {}
     try:
         with safetensors.safe_open(path, framework="np") as reader:
-            for original in reader.keys():
+            for original in reader.keys():  # noqa: SIM118 (this reader is no dict)
                 name = name_from_hugging_face(original)
                 if name is not None:
                     value = reader.get_tensor(original).astype(np.float32)
@@ -157,7 +160,7 @@ class Weights(NamedTuple):
 
 @contextlib.contextmanager
 def as_tensorflow(checkpoint: Optional[str]) -> Iterator[Optional[Weights]]:
-    """Yields a TensorFlow checkpoint with the same weights: itself, or a temporary copy of safetensors.
+    """Yields a TensorFlow checkpoint of the same weights: itself, or a copy of safetensors.
 
     One format means one way of restoring, the one that strategies and TPUs support.
     """
@@ -226,7 +229,8 @@ def fit(weights: Weights, variables: Sequence[Any]) -> Fit:
     """Compares a checkpoint with a model's variables.
 
     Raises:
-      UserError: a variable other than a head has another shape there, or nothing of the encoder fits.
+      UserError: a variable other than a head has another shape there, or no variable of the
+        encoder fits.
     """
     there = shapes(weights.prefix)
     here = {variable.op.name: variable.shape.as_list() for variable in variables}
@@ -235,14 +239,16 @@ def fit(weights: Weights, variables: Sequence[Any]) -> Fit:
     for name in resized:
         if name not in HEADS:
             raise UserError(
-                f"{weights.source}: {name} has shape {there[name]}, but the model's config makes it {here[name]};"
+                f"{weights.source}: {name} has shape {there[name]}, but the model's config makes"
+                f" it {here[name]};"
                 " use the config that belongs to this checkpoint"
             )
     restored = [name for name in common if name not in resized]
     if not any(name.startswith("bert/") for name in restored):
         found = sorted(name for name in there if not _NOT_WEIGHTS.search(name))
         raise UserError(
-            f"{weights.source}: none of its variables belongs to a BERT encoder (it has {some(found, 3)});"
+            f"{weights.source}: none of its variables belongs to a BERT encoder (it has"
+            f" {some(found, 3)});"
             " expected names such as bert/embeddings/word_embeddings"
         )
     return Fit(
@@ -258,15 +264,16 @@ def restore_at_start(weights: Weights, fitting: Fit) -> None:
     tf.train.init_from_checkpoint(weights.prefix, {name: name for name in fitting.restored})
 
 
-def check_same_model(model_dir: str, checkpoint: str, variables: Sequence[Any]) -> None:
-    """Raises a UserError if `checkpoint`, in an output directory, is of another model than `variables`."""
+def check_same_model(checkpoint: str, variables: Sequence[Any]) -> None:
+    """Raises a UserError if the `checkpoint` in an output directory has not these `variables`."""
     there = shapes(checkpoint)
     for variable in variables:
         name, shape = variable.op.name, variable.shape.as_list()
         if there.get(name) != shape:
             found = f"has shape {there[name]}, here {shape}" if name in there else "is not in it"
             raise UserError(
-                f"{model_dir} holds another model: {name} {found} ({os.path.basename(checkpoint)});"
+                f"{os.path.dirname(checkpoint)} holds another model: {name} {found}"
+                f" ({os.path.basename(checkpoint)});"
                 " use another --output_dir, or remove that one"
             )
 

@@ -4,6 +4,7 @@ A stage calls `run(main, __doc__, define_flags)`; nothing is defined when a modu
 """
 
 import dataclasses
+import logging as python_logging
 import os
 import re
 import signal
@@ -104,8 +105,10 @@ def define_model_flags(init_checkpoint_help: str) -> None:
     flags.DEFINE_string(
         "bert_dir",
         None,
-        "A model directory, in place of --bert_config_file, --vocab_file and --init_checkpoint: the output"
-        " directory of a stage, Google's layout (bert_config.json, vocab.txt, bert_model.ckpt) or Hugging"
+        "A model directory, in place of --bert_config_file, --vocab_file and --init_checkpoint:"
+        " the output"
+        " directory of a stage, Google's layout (bert_config.json, vocab.txt, bert_model.ckpt) or"
+        " Hugging"
         " Face's (config.json, vocab.txt, model.safetensors). A file flag given as well wins.",
     )
     flags.DEFINE_string(
@@ -215,14 +218,15 @@ def _quiet_logs() -> None:
         logging.set_verbosity(logging.INFO)
     logging.use_absl_handler()
     if not debug:
-        # Its warnings are about functions that TensorFlow itself calls, its notes about sessions and graphs.
-        logging.logging.getLogger("tensorflow").setLevel(logging.logging.ERROR)
+        # Its warnings are about functions that TensorFlow itself calls, its notes about sessions
+        # and graphs.
+        python_logging.getLogger("tensorflow").setLevel(python_logging.ERROR)
         logging.get_absl_handler().setFormatter(_PlainFormatter())
 
 
-class _PlainFormatter(logging.logging.Formatter):
+class _PlainFormatter(python_logging.Formatter):
     """Our own lines as they are, warnings marked as such."""
 
     def format(self, record) -> str:
-        prefix = "warning: " if record.levelno == logging.logging.WARNING else ""
+        prefix = "warning: " if record.levelno == python_logging.WARNING else ""
         return prefix + record.getMessage()

@@ -1,4 +1,4 @@
-"""The one place where an Estimator is made: for a CPU, a GPU, several GPUs, several hosts, or a TPU.
+"""The one place where an Estimator is made: for a CPU, GPUs, several hosts, or a TPU.
 
 Batch sizes are global: what all devices together take in a step.
 """
@@ -92,7 +92,7 @@ class Runner:
             )
 
     def _bind(self, input_fn: Callable, batch_size: int) -> Callable:
-        """Gives the input function the batch size that one replica takes; TPUEstimator does so itself."""
+        """Gives the input function a replica's batch size; TPUEstimator does so itself."""
         if self._use_tpu:
             return input_fn
         replicas = self.strategy.num_replicas_in_sync if self.strategy else 1
@@ -108,7 +108,7 @@ class Runner:
 
     @contextlib.contextmanager
     def _errors_as_sentences(self, input_fn: Callable) -> Iterator[None]:
-        """Turns TensorFlow's errors that a user can mend into UserErrors, and tells Ctrl-C what is saved."""
+        """Turns errors that a user can mend into UserErrors, and tells Ctrl-C what is saved."""
         model_dir = self.estimator.model_dir
         try:
             yield
@@ -191,7 +191,8 @@ def tpu_run_config(model_dir: Optional[str], compute: Compute):
 def choose_strategy():
     """Returns the distribution strategy for the machines and GPUs there are; None for one device.
 
-    TF_CONFIG names the hosts of a cluster, as TensorFlow defines it; otherwise all visible GPUs are used.
+    TF_CONFIG names the hosts of a cluster, as TensorFlow defines it; otherwise all visible GPUs
+    are used.
     """
     gpus = tf.config.list_physical_devices("GPU")
     if _cluster_size() > 1:
@@ -226,15 +227,20 @@ def _cluster_size() -> int:
 
 
 def _sentence(message: str, model_dir: Optional[str]) -> Optional[str]:
-    """Returns what a TensorFlow error means to a user; None if it is a bug or says nothing to us."""
+    """Returns what a TensorFlow error means to a user; None if it says nothing to us."""
     if "No space left on device" in message:
         return f"{model_dir}: no space left on device; checkpoints written before are whole"
     if "OOM when allocating" in message or "failed to allocate memory" in message:
         return "out of memory on the device; use a smaller batch size or --max_seq_length"
     if "Can't parse serialized Example" in message or "parsing" in message and "Example" in message:
-        return "a record does not fit the flags: were all input files made with the same --max_seq_length?"
+        return (
+            "a record does not fit the flags;"
+            " were all input files made with the same --max_seq_length?"
+        )
     if "is not in [0, " in message:
-        return "a token id is outside the model's vocabulary: was the data made with this model's own vocabulary?"
+        return (
+            "a token id is outside the model's vocabulary; was the data made with the model's own?"
+        )
     return None
 
 

@@ -1,4 +1,4 @@
-"""From texts to what the model reads: the one place where [CLS] and [SEP] are put and texts cut to fit."""
+"""From texts to what the model reads: where [CLS] and [SEP] are put and texts are cut."""
 
 from typing import NamedTuple, Optional
 
@@ -25,7 +25,7 @@ class Encoded(NamedTuple):
 def encode(
     tokenizer: FullTokenizer, text_a: str, text_b: Optional[str], max_seq_length: int
 ) -> Encoded:
-    """Tokenizes one text or two, cuts them to `max_seq_length` in all and puts the special tokens."""
+    """Tokenizes one text or two, cuts them to fit `max_seq_length` and puts the special tokens."""
     first = tokenizer.encode(text_a)
     second = tokenizer.encode(text_b) if text_b else []
     before = len(first) + len(second)
@@ -51,7 +51,7 @@ def truncate_pair(first: list[int], second: list[int], max_tokens: int) -> None:
 def join_segments(
     first: list[int], second: list[int], cls_id: int, sep_id: int
 ) -> tuple[list[int], int]:
-    """Returns [CLS] first [SEP], then second [SEP] if there is one; and the length of the first part."""
+    """Returns [CLS] first [SEP], and second [SEP] if there is one; and the first part's length."""
     input_ids = [cls_id, *first, sep_id]
     first_part = len(input_ids)
     if second:

@@ -1,6 +1,6 @@
-"""Files: input patterns, text by the line, outputs that appear whole or not at all, clear I/O errors.
+"""Files: input patterns, text by the line, outputs that appear whole or not at all, I/O errors.
 
-Paths with :// (gs:// and the like) go through TensorFlow's file system layer, all others through Python's.
+Paths with :// (gs:// and the like) go through TensorFlow's file system layer, others not.
 """
 
 import contextlib
@@ -59,8 +59,8 @@ def check_input(path: str, flag: str) -> None:
 def expand_inputs(patterns: str, flag: str) -> list[str]:
     """Returns the files that a comma-separated list of paths and glob patterns stands for.
 
-    Patterns are taken in the order given, the matches of each in alphabetical order. The .json notes
-    that lie beside data sets are left out.
+    Patterns are taken in the order given, the matches of each in alphabetical order. The .json
+    notes that lie beside data sets are left out.
 
     Raises:
       UserError: a pattern matches nothing, or a path is a directory.
@@ -160,8 +160,8 @@ def copy(source: str, target: str) -> None:
 def read_lines(path: str) -> Iterator[str]:
     """Yields the lines of a UTF-8 text file, .gz or plain, without their ends.
 
-    Only "\\n" ends a line (with "\\r" before it or not): other characters that Unicode calls line
-    ends, U+2028 for one, are text. A byte-order mark is dropped.
+    Only a line feed ends a line, with a carriage return before it or not: other characters that
+    Unicode calls line ends, U+2028 for one, are text. A byte-order mark is dropped.
 
     Raises:
       UserError: the file cannot be read, or holds something else than UTF-8 text (with the line).
@@ -179,7 +179,8 @@ def read_lines(path: str) -> Iterator[str]:
                 yield line.decode("utf-8").rstrip("\r\n")
     except UnicodeDecodeError as error:
         raise UserError(
-            f"{path} line {number}: not UTF-8 (byte 0x{error.object[error.start]:02x}); convert it with iconv"
+            f"{path} line {number}: not UTF-8 (byte 0x{error.object[error.start]:02x}); convert it"
+            " with iconv"
         ) from None
     except (EOFError, gzip.BadGzipFile) as error:
         raise UserError(f"{path} after line {number}: broken gzip data ({error})") from None

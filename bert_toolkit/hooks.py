@@ -13,7 +13,7 @@ from bert_toolkit.progress import Progress, duration
 
 
 class TrainingProgress(tf.estimator.SessionRunHook):
-    """Shows a line of values, rates and the time left every `every` steps, above a bar on a terminal."""
+    """Shows a line of values, rates and the time left every so many steps; on a terminal, a bar."""
 
     def __init__(
         self, last_step: int, every: int, values: Mapping[str, Any], tokens: Any, model_dir: str
@@ -62,7 +62,8 @@ class TrainingProgress(tf.estimator.SessionRunHook):
 
     def after_run(self, run_context, run_values):
         results = run_values.results
-        # The counter may be read before or after this step counts itself; the steps are ours to count.
+        # The counter may be read before or after this step counts itself; the steps are ours to
+        # count.
         self._step += 1
         self._tokens += int(results["tokens"])
         if self._bar is not None:

@@ -88,8 +88,8 @@ def _document_instances(
 ) -> Iterator[Instance]:
     """Yields the instances of one document: pairs of segments that fill a sequence.
 
-    Most sequences are filled as far as they go; a share of `short_seq_prob` documents aims at a random
-    shorter length, so that fine-tuning on short texts meets a model that has seen some.
+    Most sequences are filled as far as they go; a share of `short_seq_prob` documents aims at a
+    random shorter length, so that fine-tuning on short texts meets a model that has seen some.
     """
     document = documents[index]
     max_tokens = settings.max_seq_length - features.SPECIAL_TOKENS_OF_PAIR

@@ -1,8 +1,8 @@
-"""A model's files: finding them in a directory or by flags, checking that they fit, writing a complete directory.
+"""A model's files: finding them in a directory or by flags, checking that they fit, writing them.
 
 A directory is one of Google's (bert_config.json, vocab.txt, bert_model.ckpt), one of Hugging Face's
-(config.json, vocab.txt, model.safetensors), or the output of a stage, which looks like Google's with
-an Estimator's checkpoints in it and a tokenizer_config.json that says do_lower_case.
+(config.json, vocab.txt, model.safetensors), or the output of a stage, which looks like Google's
+with an Estimator's checkpoints in it and a tokenizer_config.json that says do_lower_case.
 """
 
 import dataclasses
@@ -88,7 +88,8 @@ def find(options: Any) -> ModelFiles:
         said = _lower_case_beside(vocab_file)
         if lower_case is not None and said is not None and lower_case != said:
             raise UserError(
-                f"--do_lower_case={lower_case}, but the tokenizer_config.json beside {vocab_file} says"
+                f"--do_lower_case={lower_case}, but the tokenizer_config.json beside {vocab_file}"
+                " says"
                 f" {str(said).lower()}; pass --do_lower_case={said}"
             )
         lower_case = said if lower_case is None else lower_case
@@ -108,7 +109,7 @@ def _in_directory(directory: str, *names: str) -> Optional[str]:
 
 
 def _lower_case_beside(vocab_file: str) -> Optional[bool]:
-    """Returns what the tokenizer_config.json beside a vocabulary says of lower-casing, if there is one."""
+    """Returns what a tokenizer_config.json beside a vocabulary says of lower-casing."""
     path = os.path.join(os.path.dirname(vocab_file), TOKENIZER_CONFIG)
     if not files.exists(path):
         return None
@@ -123,7 +124,8 @@ def check_length(max_seq_length: int, model: ModelFiles) -> None:
     positions = model.config.max_position_embeddings
     if max_seq_length > positions:
         raise UserError(
-            f"--max_seq_length={max_seq_length}, but {model.config_file} says max_position_embeddings {positions};"
+            f"--max_seq_length={max_seq_length}, but {model.config_file} says"
+            f" max_position_embeddings {positions};"
             f" pass --max_seq_length={positions} or less"
         )
 
@@ -131,8 +133,7 @@ def check_length(max_seq_length: int, model: ModelFiles) -> None:
 def write(directory: str, model: ModelFiles, labels: Sequence[str] = ()) -> None:
     """Puts config, vocabulary, casing and labels into an output directory, beside its checkpoints.
 
-    What is there already stays: it belongs to the checkpoints there, which a run has checked to be of
-    the same model before it trains on.
+    Where there are checkpoints, the files beside them belong to them and stay.
     """
     tokenizer_config = json.dumps({"do_lower_case": model.do_lower_case}, indent=2) + "\n"
     texts = {CONFIG: model.config.to_json_string(), TOKENIZER_CONFIG: tokenizer_config}
@@ -156,6 +157,7 @@ def check_labels(directory: str, labels: Sequence[str]) -> None:
     there = files.read_text(path).split("\n")[:-1]
     if there != list(labels):
         raise UserError(
-            f"{directory} holds a model for the labels {', '.join(there)}, but the task has {', '.join(labels)};"
+            f"{directory} holds a model for the labels {', '.join(there)}, but the task has"
+            f" {', '.join(labels)};"
             " use another --output_dir, or remove that one"
         )

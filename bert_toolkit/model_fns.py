@@ -1,4 +1,4 @@
-"""From a stage's network to an Estimator's model function: initial weights, training step, what is shown."""
+"""From a stage's network to an Estimator's model function: weights, training step, display."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -109,7 +109,7 @@ def _initial_weights(
     init_checkpoint: Optional[checkpoints.Weights],
     use_tpu: bool,
 ):
-    """Decides where the weights of the network just built come from, says so, and checks that they fit.
+    """Decides where the weights of the network just built come from, and checks that they fit.
 
     Returns:
       The function that TPUs need to be told the initial values, or None.
@@ -117,13 +117,14 @@ def _initial_weights(
     variables = tf.trainable_variables()
     latest = tf.train.latest_checkpoint(model_dir) if model_dir else None
     if latest:  # the Estimator restores it
-        checkpoints.check_same_model(model_dir, latest, variables)
+        checkpoints.check_same_model(latest, variables)
         return None
     training = mode == tf.estimator.ModeKeys.TRAIN
     if init_checkpoint is None:
         if not training:
             raise UserError(
-                f"{model_dir}: no checkpoint in it and none given; train first, or pass --init_checkpoint"
+                f"{model_dir}: no checkpoint in it and none given; train first, or pass"
+                " --init_checkpoint"
             )
         logging.info("starting from random weights")
         return None
@@ -133,7 +134,8 @@ def _initial_weights(
     new = [*fitting.absent, *fitting.resized]
     if new and not training:
         raise UserError(
-            f"{init_checkpoint.source}: has no trained {checkpoints.some(new)}, which this needs; train first (--do_train)"
+            f"{init_checkpoint.source}: has no trained {checkpoints.some(new)}, which this needs;"
+            " train first (--do_train)"
         )
     if not use_tpu:
         checkpoints.restore_at_start(init_checkpoint, fitting)
@@ -154,7 +156,8 @@ def starting_step(model_dir: str, num_train_steps: int) -> int:
     step = int(tf.train.load_variable(latest, "global_step"))
     if step >= num_train_steps:
         logging.warning(
-            "nothing to train: %s is at step %d, and %d were asked for; for more training raise that number,"
+            "nothing to train: %s is at step %d, and %d were asked for; for more training raise"
+            " that number,"
             " for a new start use another --output_dir",
             latest,
             step,

@@ -33,7 +33,7 @@ class Progress:
     """Counts what is done. Use as a context manager and call `update`."""
 
     def __init__(self, what: str, unit: str, total: Optional[int] = None):
-        """`what` is being done, e.g. "reading"; `unit` is what is counted; `total` if it is known."""
+        """`what` is done ("reading"), what is counted (`unit`), how many there are, if known."""
         self.what, self.unit, self.total = what, unit, total
         self.done = 0
         self.start = self.last_line = time.monotonic()

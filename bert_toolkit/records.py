@@ -47,11 +47,11 @@ class Schema:
     fields: tuple[Field, ...]
 
     def encode(self, values: Mapping[str, Sequence]) -> bytes:
-        """Returns a serialized tf.train.Example with `values`, padded with zeros to each field's length."""
+        """Returns a serialized tf.train.Example of `values`, padded with zeros to their lengths."""
         return _message(1, b"".join(_map_entry(field, values[field.name]) for field in self.fields))
 
     def parse(self, serialized: Any) -> dict[str, Any]:
-        """Parses serialized Examples, string [B], into tensors: int32 or float32, [B, length] or [B]."""
+        """Parses serialized Examples, string [B], to int32 and float32 [B, length] or [B]."""
         import tensorflow.compat.v1 as tf
 
         specs = {
@@ -132,7 +132,7 @@ def _message(field_number: int, payload: bytes) -> bytes:
 
 
 def _map_entry(field: Field, values: Sequence) -> bytes:
-    """Encodes one entry of Features.feature: the key, then a Feature with a packed list of values."""
+    """Encodes an entry of Features.feature: the key, then a Feature with a list of values."""
     padding = field.length - len(values)
     if field.dtype == "float32":
         packed = np.asarray(values, "<f4").tobytes() + b"\0\0\0\0" * padding
@@ -271,7 +271,8 @@ def check_data(paths: Sequence[str], schema: Schema, vocab_size: int) -> None:
                 )
         if note.get("vocab_size", 0) > vocab_size:
             raise UserError(
-                f"{path} was made with a vocabulary of {note['vocab_size']:,} entries, but the model's"
+                f"{path} was made with a vocabulary of {note['vocab_size']:,} entries, but the"
+                " model's"
                 f" config says {vocab_size:,}. Make the data with the model's own vocabulary."
             )
         if note.get("records") == 0:
@@ -306,7 +307,8 @@ def _check_first_record(path: str, schema: Schema, vocab_size: int) -> None:
     largest = max(features["input_ids"].int64_list.value)
     if largest >= vocab_size:
         raise UserError(
-            f"{path} record 1: token id {largest:,}, but the model's config says {vocab_size:,} entries."
+            f"{path} record 1: token id {largest:,}, but the model's config says {vocab_size:,}"
+            " entries."
             " Make the data with the model's own vocabulary."
         )
 
@@ -368,7 +370,7 @@ def _all_records(paths: Sequence[str]):
 
 
 def _repeated_records(paths: Sequence[str], reading: Reading, input_context):
-    """Every record of every file in each pass; files are interleaved and records shuffled, seeded."""
+    """Every record of every file in each pass; files interleaved and records shuffled, seeded."""
     import tensorflow.compat.v1 as tf
 
     names = tf.data.Dataset.from_tensor_slices(list(paths))

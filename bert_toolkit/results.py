@@ -11,7 +11,7 @@ from bert_toolkit import files
 
 
 def write_metrics(stem: str, metrics: Mapping[str, Any]) -> None:
-    """Writes metrics to `stem`.txt ("name = value", sorted, as published) and `stem`.json, and shows them."""
+    """Writes metrics to `stem`.txt ("name = value", as published) and `stem`.json; shows them."""
     plain = {
         name: value.item() if isinstance(value, np.generic) else value
         for name, value in metrics.items()

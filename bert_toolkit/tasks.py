@@ -60,8 +60,8 @@ class Task:
     Attributes:
       labels: in the order of their ids.
       train: the split to train on.
-      dev: the splits to evaluate on, by what is added to the names of result files ("" for the main one).
-      test: the splits to predict, likewise.
+      dev: ending of the result files' names -> split to evaluate on; "" for the main one.
+      test: likewise, the splits to predict.
       synonyms: other spellings of labels in the files.
     """
 
@@ -120,7 +120,7 @@ TASKS = {
 
 
 def find(name: str) -> Task:
-    """Returns the task of that name, in any casing; a UserError lists the tasks if there is none."""
+    """Returns the task of that name, in any casing; if there is none, a UserError lists them."""
     task = TASKS.get(name.lower())
     if task is None:
         close = difflib.get_close_matches(name.lower(), TASKS, 1)
@@ -167,7 +167,8 @@ def _check_header(path: str, columns: list[str], split: Split) -> None:
     )
     if len(columns) < needed:
         raise UserError(
-            f"{path} line 1: {len(columns)} columns ({', '.join(columns)}), expected a header of {needed} or more;"
+            f"{path} line 1: {len(columns)} columns ({', '.join(columns)}), expected a header of"
+            f" {needed} or more;"
             " is this the file of another task, or not separated by tabs?"
         )
 

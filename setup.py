@@ -1,0 +1,58 @@
+"""Installs bert-toolkit: the stages as console commands, the core modules, the package."""
+
+import pathlib
+import re
+
+from setuptools import setup
+
+HERE = pathlib.Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+)"', (HERE / "bert_toolkit/__init__.py").read_text())[1]
+
+STAGES = ["create_pretraining_data", "run_pretraining", "run_classifier", "extract_features"]
+CORE = ["tokenization", "modeling", "optimization"]
+
+# 2.15 is the last TensorFlow with Estimator; its libraries were built for numpy 1.
+TENSORFLOW = ">=2.12,<2.16"
+
+setup(
+    name="bert-toolkit",
+    version=VERSION,
+    description="BERT from the command line: create data, pretrain, classify, extract features",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.9,<3.12",
+    py_modules=STAGES + CORE,
+    packages=["bert_toolkit"],
+    install_requires=[
+        f"tensorflow{TENSORFLOW}",
+        "numpy>=1.23,<2",
+        "absl-py>=1.4,<3",
+        "six>=1.16,<2",
+        "google-crc32c>=1.5,<2",  # checksums of TFRecord files, without importing TensorFlow
+        "orjson>=3.9,<4",  # JSON with arrays
+        "safetensors>=0.4,<1",  # Hugging Face's weights
+        "tqdm>=4.64,<5",
+    ],
+    extras_require={
+        "gpu": ["tensorflow[and-cuda]>=2.14,<2.16"],
+        "test": [
+            "pytest>=7.4",
+            "pytest-xdist>=3.3",
+            "hypothesis>=6.80",
+            "scikit-learn>=1.3,<2",
+            "tokenizers>=0.15,<1",
+            "ruff==0.17.5",
+            "mypy>=1.8,<3",
+        ],
+        "bench": ["torch>=2.1", "transformers>=4.40"],
+    },
+    entry_points={
+        "console_scripts": [f"bert-{stage.replace('_', '-')} = {stage}:entry" for stage in STAGES],
+    },
+    classifiers=[
+        "License :: OSI Approved :: Apache Software License",
+        "Programming Language :: Python :: 3",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+)
