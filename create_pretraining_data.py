@@ -147,7 +147,11 @@ def run(options: Options) -> Summary:
     tokenizer = tokenization.FullTokenizer(options.vocab_file, options.do_lower_case)
     for problem in tokenization.vocabulary_problems(options.vocab_file):
         logging.warning("%s", problem)
-    logging.info("reading %d files", len(input_files))
+    for name in options.output_files():
+        files.check_output(name)
+    logging.info(
+        "reading %s", ", ".join(input_files[:5]) + (", ..." if len(input_files) > 5 else "")
+    )
 
     summary = Summary()
     documents = read_documents(input_files, tokenizer, summary)
@@ -245,7 +249,7 @@ def _write(instances: Iterable[Instance], options: Options, tokenizer, summary: 
         for writer, note_name in zip(writers, names[len(outputs) :]):
             writer.close()
             summary.bytes += writer.bytes
-            note = _note(options, tokenizer, summary, writer.records)
+            note = _note(options, tokenizer, summary, writer)
             with files.open_binary(note_name, "wb") as note_writer:
                 note_writer.write(records.note_text(note).encode())
 
@@ -264,13 +268,16 @@ def record_values(instance: Instance) -> dict[str, Any]:
     }
 
 
-def _note(options: Options, tokenizer, summary: Summary, record_count: int) -> dict[str, Any]:
+def _note(
+    options: Options, tokenizer, summary: Summary, writer: records.RecordWriter
+) -> dict[str, Any]:
     return {
         "made_by": "create_pretraining_data",
         **dataclasses.asdict(options),
         "vocab_size": max(tokenizer.vocab.values()) + 1,
         "vocab_sha256": files.digest(options.vocab_file),
-        "records": record_count,
+        "records": writer.records,
+        "bytes": writer.bytes,
         "all_files": dataclasses.asdict(summary),
     }
 

@@ -102,6 +102,7 @@ def run(options: Options) -> int:
     from bert_toolkit import checkpoints, estimators, model_dirs, model_fns
 
     files.check_input(options.input_file, "input_file")
+    files.check_output(options.output_file)
     model = model_dirs.find(options)
     model_dirs.check_length(options.max_seq_length, model)
     layers = parse_layers(options.layers, model.config.num_hidden_layers)

@@ -187,11 +187,24 @@ def _usage_error(message: str) -> NoReturn:
     sys.exit(EXIT_USAGE)
 
 
+# What absl says of a flag's value, and what was expected in plain words.
+_FLAG_ERRORS = (
+    (r"invalid literal for int", "a whole number"),
+    (r"could not convert", "a number"),
+    (r"\('Non-boolean argument", "true or false"),
+    (r"\S+ is not (?:an? )?(.+)", "{}"),
+)
+
+
 def _plain_flag_error(message: str) -> str:
     missing = re.findall(r"Flag --(\w+) must have a value other than None", message)
     if missing:
         return f"--{missing[0]} is required"
-    return message.replace("\n", " ")
+    for pattern, expected in _FLAG_ERRORS:
+        match = re.match(r"flag (--\w+=.*?): " + pattern, message)
+        if match:
+            return f"{match.group(1)}: expected {expected.format(*match.groups()[1:])}"
+    return re.sub(r"^flag (?=--)", "", message.replace("\n", " "))
 
 
 def _help(doc: str) -> str:

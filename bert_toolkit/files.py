@@ -82,6 +82,14 @@ def expand_inputs(patterns: str, flag: str) -> list[str]:
     return files
 
 
+def check_output(path: str) -> None:
+    """Raises a UserError if no file can be written at `path`, before work that would be lost."""
+    if is_directory(path):
+        raise UserError(f"{path}: a directory; expected the name of a file to write")
+    if os.path.dirname(path) and not _is_remote(path):
+        make_directory(os.path.dirname(path), "output_file")
+
+
 def make_directory(path: str, flag: str) -> None:
     """Makes an output directory with its parents unless it is there."""
     try:
@@ -108,10 +116,7 @@ def replacing(paths: Sequence[str]) -> Iterator[list[str]]:
     unfinished = [f"{path}.unfinished-{os.getpid()}" for path in paths]
     try:
         for path in paths:
-            if is_directory(path):
-                raise UserError(f"{path}: a directory; expected the name of a file to write")
-            if os.path.dirname(path) and not _is_remote(path):
-                make_directory(os.path.dirname(path), "output")
+            check_output(path)
         with io_errors(paths[0] if len(paths) == 1 else os.path.dirname(paths[0]) or "."):
             yield unfinished
             for name, path in zip(unfinished, paths):
@@ -137,6 +142,12 @@ def read_text(path: str) -> str:
             return reader.read().decode("utf-8-sig")
         except UnicodeDecodeError:
             raise UserError(f"{path}: binary data; expected UTF-8 text") from None
+
+
+def size(path: str) -> int:
+    """Returns the length of a file in bytes."""
+    with io_errors(path):
+        return _gfile().Stat(path).length if _is_remote(path) else os.path.getsize(path)
 
 
 def digest(path: str) -> str:

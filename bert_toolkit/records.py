@@ -275,6 +275,11 @@ def check_data(paths: Sequence[str], schema: Schema, vocab_size: int) -> None:
                 " model's"
                 f" config says {vocab_size:,}. Make the data with the model's own vocabulary."
             )
+        if note.get("bytes", files.size(path)) != files.size(path):
+            raise UserError(
+                f"{path}: {files.size(path):,} bytes, but {note_path(path)} says {note['bytes']:,};"
+                " it was cut short or replaced: copy it again or make it again"
+            )
         if note.get("records") == 0:
             raise UserError(f"{path}: holds no record; make it again")
 
