@@ -162,14 +162,19 @@ class AdamWeightDecayOptimizer(tf.train.Optimizer):
 
 
 def _clip(gradients: Sequence, clip_norm: float) -> Sequence:
-    """Scales gradients together so that their global norm is at most `clip_norm`."""
-    replicas = tf.distribute.get_replica_context()
-    count = replicas.num_replicas_in_sync if replicas is not None else 1
+    """Scales gradients together so that the global norm of their sum over replicas is limited."""
+    replica = tf.distribute.get_replica_context()
+    count = replica.num_replicas_in_sync if replica is not None else 1
     if count > 1:
-        # tf.train.Optimizer will sum over the replicas; it then finds the same share in each.
         dense = [tf.convert_to_tensor(gradient) for gradient in gradients]
-        gradients = [
-            total / count for total in replicas.all_reduce(tf.distribute.ReduceOp.SUM, dense)
-        ]
+        total = replica.merge_call(_sum_over_replicas, dense)
+        # tf.train.Optimizer is going to sum over the replicas; it then finds the same share in each.
+        gradients = [gradient / count for gradient in total]
         clip_norm = clip_norm / count
     return tf.clip_by_global_norm(gradients, clip_norm)[0]
+
+
+def _sum_over_replicas(strategy, *gradients):
+    return strategy.extended.batch_reduce_to(
+        tf.distribute.ReduceOp.SUM, [(gradient, gradient) for gradient in gradients]
+    )
