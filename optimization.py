@@ -168,7 +168,7 @@ def _clip(gradients: Sequence, clip_norm: float) -> Sequence:
     if count > 1:
         dense = [tf.convert_to_tensor(gradient) for gradient in gradients]
         total = replica.merge_call(_sum_over_replicas, dense)
-        # tf.train.Optimizer is going to sum over the replicas; it then finds the same share in each.
+        # tf.train.Optimizer sums over the replicas later; it then finds the same share in each.
         gradients = [gradient / count for gradient in total]
         clip_norm = clip_norm / count
     return tf.clip_by_global_norm(gradients, clip_norm)[0]

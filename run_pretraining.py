@@ -274,19 +274,7 @@ def network(config, static_shapes: bool = False):
             token_type_ids=features["segment_ids"],
             use_one_hot_embeddings=static_shapes,
         )
-        weights = features["masked_lm_weights"]  # [B, P]
-        chosen = tf.where(
-            tf.ones_like(weights) > 0 if static_shapes else weights > 0
-        )  # [M, 2], row and slot
-        positions = tf.stack(
-            [
-                tf.cast(chosen[:, 0], tf.int32),
-                tf.gather_nd(features["masked_lm_positions"], chosen),
-            ],
-            1,
-        )
-        weights = tf.gather_nd(weights, chosen)  # [M]
-        masked_ids = tf.gather_nd(features["masked_lm_ids"], chosen)  # [M]
+        positions, masked_ids, weights = masked_tokens(features, static_shapes)
         masked_logits = modeling.masked_lm_logits(model, config, positions)  # [M, V]
         masked_losses = tf.nn.sparse_softmax_cross_entropy_with_logits(
             labels=masked_ids, logits=masked_logits
@@ -329,6 +317,34 @@ def network(config, static_shapes: bool = False):
         )
 
     return build
+
+
+def masked_tokens(features: Mapping[str, Any], static_shapes: bool) -> tuple[Any, Any, Any]:
+    """Returns where tokens are to be predicted in a batch, and which.
+
+    Args:
+      features: of pretraining, [B, P] those named masked_lm_*.
+      static_shapes: return all M = B * P slots, with weight 0 where they are filling, rather than
+        the M that are real.
+
+    Returns:
+      int32 [M, 2], row in the batch and position in the sequence; int32 [M], the tokens that stood
+      there; float32 [M], their weights.
+    """
+    import tensorflow.compat.v1 as tf
+
+    import modeling
+
+    weights = features["masked_lm_weights"]
+    batch_size, slots = modeling.get_shape_list(weights)
+    rows = tf.broadcast_to(tf.range(batch_size)[:, None], [batch_size, slots])
+    columns = [rows, features["masked_lm_positions"], features["masked_lm_ids"], weights]
+    if static_shapes:
+        columns = [tf.reshape(column, [-1]) for column in columns]
+    else:
+        columns = [tf.boolean_mask(column, weights > 0) for column in columns]
+    rows, positions, ids, weights = columns
+    return tf.stack([rows, positions], axis=1), ids, weights
 
 
 def main(values: Any) -> None:

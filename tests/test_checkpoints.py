@@ -34,18 +34,30 @@ def hugging_face_weights(prefix="bert.", old_names=False, dtype=np.float32):
         elif parts[-1].endswith("_embeddings"):
             parts.append("weight")
         elif parts[-1].startswith("output_"):
-            parts[-1] = parts[-1].removeprefix("output_").removesuffix("s") if parts[-1] == "output_weights" else "bias"
+            parts[-1] = (
+                parts[-1].removeprefix("output_").removesuffix("s")
+                if parts[-1] == "output_weights"
+                else "bias"
+            )
         joined = ".".join(parts).replace("layer_", "layer.")
-        named[joined if name.startswith("cls/") else prefix + joined] = np.ascontiguousarray(value).astype(dtype)
+        named[joined if name.startswith("cls/") else prefix + joined] = np.ascontiguousarray(
+            value
+        ).astype(dtype)
     named[f"{prefix}embeddings.position_ids"] = np.arange(128)[None]
-    named["cls.predictions.decoder.weight"] = named[f"{prefix}embeddings.word_embeddings.weight"].copy()
+    named["cls.predictions.decoder.weight"] = named[
+        f"{prefix}embeddings.word_embeddings.weight"
+    ].copy()
     named["cls.predictions.decoder.bias"] = named["cls.predictions.bias"].copy()
     return named
 
 
 def pooled_output(checkpoint, tmp_path):
     """What a model that starts from `checkpoint` computes of the golden batch; and its report."""
-    with checkpoints.as_tensorflow(checkpoint) as weights, tf.Graph().as_default(), tf.Session() as session:
+    with (
+        checkpoints.as_tensorflow(checkpoint) as weights,
+        tf.Graph().as_default(),
+        tf.Session() as session,
+    ):
         inputs = [tf.constant(BATCH[name]) for name in ("input_ids", "input_mask", "segment_ids")]
         model = modeling.BertModel(CONFIG, False, *inputs)
         fitting = checkpoints.fit(weights, tf.trainable_variables())
@@ -56,11 +68,15 @@ def pooled_output(checkpoint, tmp_path):
 
 def v1_file(tmp_path):
     with tf.Graph().as_default(), tf.Session() as session:
-        variables = [tf.get_variable(name, initializer=value) for name, value in golden_weights().items()]
+        variables = [
+            tf.get_variable(name, initializer=value) for name, value in golden_weights().items()
+        ]
         session.run(tf.global_variables_initializer())
         path = str(tmp_path / "v1" / "bert_model.ckpt")
         (tmp_path / "v1").mkdir()
-        tf.train.Saver(variables, write_version=tf.train.SaverDef.V1).save(session, path, write_state=False)
+        tf.train.Saver(variables, write_version=tf.train.SaverDef.V1).save(
+            session, path, write_state=False
+        )
     assert (tmp_path / "v1" / "bert_model.ckpt").is_file()
     return path
 
@@ -70,7 +86,9 @@ def v1_file(tmp_path):
 )
 def test_every_way_to_name_a_checkpoint(given, tmp_path):
     assert checkpoints.find(str(GOLDEN / "model" / given), "init_checkpoint").rstrip("/") == PREFIX
-    computed, fitting = pooled_output(checkpoints.find(str(GOLDEN / "model" / given), "init_checkpoint"), tmp_path)
+    computed, fitting = pooled_output(
+        checkpoints.find(str(GOLDEN / "model" / given), "init_checkpoint"), tmp_path
+    )
     assert np.abs(computed - BATCH["pooled_output"]).max() < 1e-5
     assert not fitting.absent
 
@@ -85,7 +103,12 @@ def test_v1_files(directory, tmp_path):
 
 @pytest.mark.parametrize(
     ("settings", "tolerance"),
-    [({}, 1e-5), ({"prefix": ""}, 1e-5), ({"old_names": True}, 1e-5), ({"dtype": np.float16}, 1e-2)],
+    [
+        ({}, 1e-5),
+        ({"prefix": ""}, 1e-5),
+        ({"old_names": True}, 1e-5),
+        ({"dtype": np.float16}, 1e-2),
+    ],
     ids=["bert.", "no prefix", "gamma and beta", "float16"],
 )
 def test_hugging_face_directories(settings, tolerance, tmp_path):
@@ -93,7 +116,9 @@ def test_hugging_face_directories(settings, tolerance, tmp_path):
     computed, fitting = pooled_output(checkpoints.find(str(tmp_path), "bert_dir"), tmp_path)
     assert np.abs(computed - BATCH["pooled_output"]).max() < tolerance
     assert not fitting.absent
-    assert len(fitting.unused) == 7  # the pretraining heads, every one of them under its published name
+    assert (
+        len(fitting.unused) == 7
+    )  # the pretraining heads, every one of them under its published name
     assert set(fitting.unused) <= set(golden_weights())
 
 
@@ -144,13 +169,18 @@ def test_another_shape_is_named(tmp_path):
     weights = golden_weights()
     weights["bert/pooler/dense/bias"] = np.zeros([31], np.float32)
     checkpoints.save(str(tmp_path / "other.ckpt"), weights)
-    with pytest.raises(UserError, match=r"bert/pooler/dense/bias has shape \[31\], but the model's config makes it \[32\]"):
+    with pytest.raises(
+        UserError,
+        match=r"bert/pooler/dense/bias has shape \[31\], but the model's config makes it \[32\]",
+    ):
         pooled_output(str(tmp_path / "other.ckpt"), tmp_path)
 
 
 def test_a_checkpoint_without_an_encoder_is_an_error(tmp_path):
     checkpoints.save(str(tmp_path / "other.ckpt"), {"conv/kernel": np.zeros([2], np.float32)})
-    with pytest.raises(UserError, match=r"none of its variables belongs to a BERT encoder \(it has conv/kernel\)"):
+    with pytest.raises(
+        UserError, match=r"none of its variables belongs to a BERT encoder \(it has conv/kernel\)"
+    ):
         pooled_output(str(tmp_path / "other.ckpt"), tmp_path)
 
 
@@ -166,9 +196,16 @@ def test_a_missing_layer_is_warned_about_in_training_and_refused_otherwise(tmp_p
     weights = {name: value for name, value in golden_weights().items() if "layer_1/" not in name}
     checkpoints.save(str(tmp_path / "other.ckpt"), weights)
     source = checkpoints.Weights(str(tmp_path / "other.ckpt"), "other.ckpt")
-    features = {name: tf.constant(BATCH[name]) for name in ("input_ids", "input_mask", "segment_ids")}
-    with tf.Graph().as_default(), pytest.raises(UserError, match="other.ckpt: has no trained bert/encoder/layer_1"):
-        features = {name: tf.constant(BATCH[name]) for name in ("input_ids", "input_mask", "segment_ids")}
+    features = {
+        name: tf.constant(BATCH[name]) for name in ("input_ids", "input_mask", "segment_ids")
+    }
+    with (
+        tf.Graph().as_default(),
+        pytest.raises(UserError, match="other.ckpt: has no trained bert/encoder/layer_1"),
+    ):
+        features = {
+            name: tf.constant(BATCH[name]) for name in ("input_ids", "input_mask", "segment_ids")
+        }
         features["unique_ids"] = tf.range(8)
         model_fn = model_fns.make(extract_features.network(CONFIG, [-1]), None, source)
         model_fn(features, None, tf.estimator.ModeKeys.PREDICT, {})

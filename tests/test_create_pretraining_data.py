@@ -22,7 +22,14 @@ FLAG_SETS = ["default", "whole_word", "short", "dense_masks", "two_outputs"]
 
 
 def options(tmp_path, **flags):
-    return stage.Options(**{"input_file": str(CORPUS), "output_file": str(tmp_path / "out.tfrecord"), "vocab_file": str(VOCAB), **flags})
+    return stage.Options(
+        **{
+            "input_file": str(CORPUS),
+            "output_file": str(tmp_path / "out.tfrecord"),
+            "vocab_file": str(VOCAB),
+            **flags,
+        }
+    )
 
 
 def read_instances(path):
@@ -95,7 +102,11 @@ def test_unknown_tokens_are_counted(tmp_path):
     [
         (["a b\n\nc d\n"], {}, "every document has one sentence"),
         (["a b\nc\n\nc d", "e f\n"], {}, "0.txt ends without a blank line"),
-        (["a b\nc\n\nc d"], {"max_predictions_per_seq": 5}, "--max_predictions_per_seq=5 limits masking"),
+        (
+            ["a b\nc\n\nc d"],
+            {"max_predictions_per_seq": 5},
+            "--max_predictions_per_seq=5 limits masking",
+        ),
     ],
 )
 def test_what_looks_wrong_is_said(tmp_path, caplog, texts, flags, warning):
@@ -157,7 +168,10 @@ def test_the_command_line(tmp_path):
     assert failed.stderr.startswith("error: ")
     assert "no [UNK], [CLS], [SEP], [MASK]" in failed.stderr
     assert "Traceback" not in failed.stderr
-    assert "Traceback" in run_stage("create_pretraining_data", {**flags, "vocab_file": CORPUS}, "--debug").stderr
+    assert (
+        "Traceback"
+        in run_stage("create_pretraining_data", {**flags, "vocab_file": CORPUS}, "--debug").stderr
+    )
 
 
 def test_the_stage_does_not_import_tensorflow(tmp_path):
@@ -172,7 +186,12 @@ def test_the_stage_does_not_import_tensorflow(tmp_path):
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupted_run_leaves_nothing_half_written(tmp_path, sent, code):
     (tmp_path / "out.tfrecord").write_text("what was there before")
-    command = [sys.executable, ROOT / "create_pretraining_data.py", f"--input_file={CORPUS}", "--dupe_factor=100000"]
+    command = [
+        sys.executable,
+        ROOT / "create_pretraining_data.py",
+        f"--input_file={CORPUS}",
+        "--dupe_factor=100000",
+    ]
     command += [f"--vocab_file={VOCAB}", f"--output_file={tmp_path / 'out.tfrecord'}"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     assert "reading" in process.stderr.readline()
@@ -188,7 +207,9 @@ def test_an_interrupted_run_leaves_nothing_half_written(tmp_path, sent, code):
 def test_a_full_disk_is_an_error_and_loses_nothing(tmp_path):
     disk = tmp_path / "disk"
     disk.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=128k", "tmpfs", disk], check=False).returncode:
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=128k", "tmpfs", disk], check=False
+    ).returncode:
         pytest.skip("cannot mount a tmpfs here")
     try:
         (disk / "out.tfrecord").write_text("what was there before")
@@ -211,19 +232,34 @@ def vocabulary():
 def make(vocabulary, seed=1, **changes):
     """Instances of 200 documents of random tokens, and those documents."""
     words = random.Random(0)
-    documents = [[[words.randrange(60, 4000) for _ in range(words.randrange(1, 40))] for _ in range(20)] for _ in range(200)]
+    documents = [
+        [[words.randrange(60, 4000) for _ in range(words.randrange(1, 40))] for _ in range(20)]
+        for _ in range(200)
+    ]
     settings = masking.Settings(
-        **{"max_seq_length": 128, "max_predictions_per_seq": 20, "masked_lm_prob": 0.15, "short_seq_prob": 0.1, "dupe_factor": 4, "do_whole_word_mask": False, **changes}
+        **{
+            "max_seq_length": 128,
+            "max_predictions_per_seq": 20,
+            "masked_lm_prob": 0.15,
+            "short_seq_prob": 0.1,
+            "dupe_factor": 4,
+            "do_whole_word_mask": False,
+            **changes,
+        }
     )
     return masking.create_instances(documents, vocabulary, settings, random.Random(seed))
 
 
 def test_masks_are_80_10_10(vocabulary):
     counts = collections.Counter()
-    for instance in make(vocabulary, dupe_factor=60, max_predictions_per_seq=40, masked_lm_prob=0.2):
+    for instance in make(
+        vocabulary, dupe_factor=60, max_predictions_per_seq=40, masked_lm_prob=0.2
+    ):
         for position, original in zip(instance.masked_positions, instance.masked_ids):
             now = instance.input_ids[position]
-            counts["mask" if now == vocabulary.mask else "same" if now == original else "random"] += 1
+            counts[
+                "mask" if now == vocabulary.mask else "same" if now == original else "random"
+            ] += 1
     total = sum(counts.values())
     assert total > 100_000
     for kind, share in (("mask", 0.8), ("same", 0.1), ("random", 0.1)):
@@ -237,9 +273,15 @@ def test_limits_of_an_instance(vocabulary):
         assert len(instance.masked_positions) == min(20, max(1, round(length * 0.15)))
         assert instance.masked_positions == sorted(set(instance.masked_positions))
         assert instance.input_ids[0] == vocabulary.cls
-        assert instance.input_ids[instance.first_segment - 1] == vocabulary.sep == instance.input_ids[-1]
+        assert (
+            instance.input_ids[instance.first_segment - 1]
+            == vocabulary.sep
+            == instance.input_ids[-1]
+        )
         masked = set(instance.masked_positions)
-        untouched = [token for position, token in enumerate(instance.input_ids) if position not in masked]
+        untouched = [
+            token for position, token in enumerate(instance.input_ids) if position not in masked
+        ]
         assert untouched.count(vocabulary.sep) == 2
 
 
@@ -251,7 +293,10 @@ def test_whole_words_are_masked_together(vocabulary):
         masked = set(instance.masked_positions)
         special = {0, instance.first_segment - 1, len(original) - 1}
         for position in range(2, len(original)):
-            if original[position] in vocabulary.inside_words and not {position, position - 1} & special:
+            if (
+                original[position] in vocabulary.inside_words
+                and not {position, position - 1} & special
+            ):
                 assert (position in masked) == (position - 1 in masked)
 
 

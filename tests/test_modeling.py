@@ -23,10 +23,15 @@ def compute(batch, one_hot=False, length=128, is_training=False, **config_change
     config.__dict__.update(config_changes)
     with tf.Graph().as_default(), tf.Session() as session:
         tf.set_random_seed(1)
-        ids, mask, segments = (tf.constant(batch[name][:, :length]) for name in ("input_ids", "input_mask", "segment_ids"))
+        ids, mask, segments = (
+            tf.constant(batch[name][:, :length])
+            for name in ("input_ids", "input_mask", "segment_ids")
+        )
         model = modeling.BertModel(config, is_training, ids, mask, segments, one_hot)
         chosen = tf.where(batch["masked_lm_weights"] > 0)
-        positions = tf.stack([tf.cast(chosen[:, 0], tf.int32), tf.gather_nd(batch["masked_lm_positions"], chosen)], 1)
+        positions = tf.stack(
+            [tf.cast(chosen[:, 0], tf.int32), tf.gather_nd(batch["masked_lm_positions"], chosen)], 1
+        )
         masked_logits = modeling.masked_lm_logits(model, config, positions)
         masked_loss = tf.nn.sparse_softmax_cross_entropy_with_logits(
             labels=tf.gather_nd(batch["masked_lm_ids"], chosen), logits=masked_logits
@@ -37,11 +42,15 @@ def compute(batch, one_hot=False, length=128, is_training=False, **config_change
             "sequence_output": model.get_sequence_output(),
             "pooled_output": model.get_pooled_output(),
             "masked_lm_loss": tf.reduce_mean(masked_loss),
-            "next_sentence_log_probs": tf.nn.log_softmax(modeling.next_sentence_logits(model, config)),
+            "next_sentence_log_probs": tf.nn.log_softmax(
+                modeling.next_sentence_logits(model, config)
+            ),
         }
         variables = {variable.op.name: variable for variable in tf.trainable_variables()}
         shapes = [[name, variable.shape.as_list()] for name, variable in variables.items()]
-        tf.train.init_from_checkpoint(str(GOLDEN / "model/bert_model.ckpt"), {name: name for name in variables})
+        tf.train.init_from_checkpoint(
+            str(GOLDEN / "model/bert_model.ckpt"), {name: name for name in variables}
+        )
         session.run(tf.global_variables_initializer())
         return {**session.run(outputs), "shapes": shapes}
 
@@ -59,13 +68,17 @@ def test_golden_states_at_real_positions(batch, computed, name):
 
 def test_golden_pooled_output_and_losses(batch, computed):
     assert np.abs(computed["pooled_output"] - batch["pooled_output"]).max() < 1e-5
-    assert np.abs(computed["next_sentence_log_probs"] - batch["next_sentence_log_probs"]).max() < 1e-5
+    assert (
+        np.abs(computed["next_sentence_log_probs"] - batch["next_sentence_log_probs"]).max() < 1e-5
+    )
     assert computed["masked_lm_loss"] == pytest.approx(batch["masked_lm_loss"], rel=1e-5)
     assert (computed["sequence_output"] == computed["layers"][-1]).all()
 
 
 def test_variable_names_and_shapes_are_the_published_ones(computed):
-    assert sorted(computed["shapes"]) == sorted(json.loads((GOLDEN / "variable_names.json").read_text()))
+    assert sorted(computed["shapes"]) == sorted(
+        json.loads((GOLDEN / "variable_names.json").read_text())
+    )
 
 
 def test_one_hot_look_up_gives_the_same(batch, computed):
@@ -78,7 +91,14 @@ def test_cutting_padding_off_changes_nothing(batch, computed):
     rows = lengths < lengths.max()
     assert rows.any()
     longest = int(lengths[rows].max())
-    for name in ("input_ids", "input_mask", "segment_ids", "masked_lm_positions", "masked_lm_ids", "masked_lm_weights"):
+    for name in (
+        "input_ids",
+        "input_mask",
+        "segment_ids",
+        "masked_lm_positions",
+        "masked_lm_ids",
+        "masked_lm_weights",
+    ):
         short[name] = batch[name][rows]
     cut = compute(short, length=longest)
     mask = batch["input_mask"][rows][:, :longest, None]
@@ -87,8 +107,15 @@ def test_cutting_padding_off_changes_nothing(batch, computed):
 
 def test_dropout_only_while_training(batch, computed):
     changes = {"hidden_dropout_prob": 0.5, "attention_probs_dropout_prob": 0.5}
-    assert np.abs(compute(batch, **changes)["pooled_output"] - computed["pooled_output"]).max() < 1e-6
-    assert np.abs(compute(batch, is_training=True, **changes)["pooled_output"] - computed["pooled_output"]).max() > 0.01
+    assert (
+        np.abs(compute(batch, **changes)["pooled_output"] - computed["pooled_output"]).max() < 1e-6
+    )
+    assert (
+        np.abs(
+            compute(batch, is_training=True, **changes)["pooled_output"] - computed["pooled_output"]
+        ).max()
+        > 0.01
+    )
 
 
 @pytest.mark.parametrize(
@@ -104,11 +131,20 @@ def test_dropout_only_while_training(batch, computed):
 )
 def test_parameters_of_known_models(layers, hidden, heads, parameters):
     config = modeling.BertConfig(
-        30522, hidden, layers, heads, intermediate_size=4 * hidden, type_vocab_size=2, max_position_embeddings=512
+        30522,
+        hidden,
+        layers,
+        heads,
+        intermediate_size=4 * hidden,
+        type_vocab_size=2,
+        max_position_embeddings=512,
     )
     with tf.Graph().as_default():
         modeling.BertModel(config, False, tf.zeros([2, 8], tf.int32))
-        assert sum(math.prod(variable.shape.as_list()) for variable in tf.trainable_variables()) == parameters
+        assert (
+            sum(math.prod(variable.shape.as_list()) for variable in tf.trainable_variables())
+            == parameters
+        )
 
 
 def test_default_mask_and_segments():
@@ -136,8 +172,16 @@ def test_activations():
     }
     with tf.Graph().as_default(), tf.Session() as session:
         for name, values in expected.items():
-            assert np.abs(session.run(modeling.get_activation(name)(tf.constant(x))) - values).max() < 1e-6
-    assert modeling.get_activation("linear") is modeling.get_activation("") is modeling.get_activation(None) is None
+            assert (
+                np.abs(session.run(modeling.get_activation(name)(tf.constant(x))) - values).max()
+                < 1e-6
+            )
+    assert (
+        modeling.get_activation("linear")
+        is modeling.get_activation("")
+        is modeling.get_activation(None)
+        is None
+    )
     assert modeling.get_activation("gelu_tanh") is modeling.get_activation("gelu_new")
     assert modeling.get_activation(tf.nn.relu) is tf.nn.relu
     with pytest.raises(UserError, match="'swish' is unknown; known: gelu"):
@@ -153,7 +197,9 @@ def test_shapes_static_and_dynamic():
 
 
 def test_config_keeps_what_it_does_not_know():
-    config = modeling.BertConfig.from_dict({"vocab_size": 100, "hidden_size": 12, "note": {"a": [1]}})
+    config = modeling.BertConfig.from_dict(
+        {"vocab_size": 100, "hidden_size": 12, "note": {"a": [1]}}
+    )
     assert (config.hidden_size, config.num_hidden_layers, config.note) == (12, 12, {"a": [1]})
     again = modeling.BertConfig.from_dict(json.loads(config.to_json_string()))
     assert again.to_dict() == config.to_dict()
@@ -162,7 +208,11 @@ def test_config_keeps_what_it_does_not_know():
 def test_config_of_hugging_face(tmp_path):
     values = json.loads((GOLDEN / "model/bert_config.json").read_text())
     path = tmp_path / "config.json"
-    path.write_text(json.dumps({**values, "model_type": "bert", "layer_norm_eps": 1e-7, "architectures": ["BertModel"]}))
+    path.write_text(
+        json.dumps(
+            {**values, "model_type": "bert", "layer_norm_eps": 1e-7, "architectures": ["BertModel"]}
+        )
+    )
     config = modeling.BertConfig.from_json_file(str(path))
     assert config.layer_norm_eps == 1e-7
     assert config.to_dict()["architectures"] == ["BertModel"]
@@ -203,5 +253,8 @@ def test_a_missing_config_and_one_without_vocab_size():
 
 def test_sequences_longer_than_the_positions():
     config = modeling.BertConfig(50, 8, 1, 2, 16, max_position_embeddings=4)
-    with tf.Graph().as_default(), pytest.raises(UserError, match="sequences of 5 tokens, but the model has 4"):
+    with (
+        tf.Graph().as_default(),
+        pytest.raises(UserError, match="sequences of 5 tokens, but the model has 4"),
+    ):
         modeling.BertModel(config, False, tf.zeros([1, 5], tf.int32))

@@ -22,16 +22,23 @@ def test_golden_trajectories(name):
     names = {"kernel": "dense/kernel", "bias": "dense/bias", "gamma": "LayerNorm/gamma"}
     with tf.Graph().as_default(), tf.Session() as session:
         variables = {key: tf.get_variable(names[key], initializer=golden[key][0]) for key in names}
-        predicted = (tf.matmul(golden["x"], variables["kernel"]) + variables["bias"]) * variables["gamma"]
+        predicted = (tf.matmul(golden["x"], variables["kernel"]) + variables["bias"]) * variables[
+            "gamma"
+        ]
         loss = 5 * tf.reduce_mean(tf.square(predicted - golden["y"]))
         step = optimization.create_optimizer(
-            loss, float(golden["learning_rate"]), int(golden["num_train_steps"]), int(golden["num_warmup_steps"])
+            loss,
+            float(golden["learning_rate"]),
+            int(golden["num_train_steps"]),
+            int(golden["num_warmup_steps"]),
         )
         session.run(tf.global_variables_initializer())
         for index in range(1, len(golden["kernel"])):
             session.run(step)
             for key, variable in variables.items():
-                np.testing.assert_allclose(session.run(variable), golden[key][index], rtol=1e-5, atol=1e-7)
+                np.testing.assert_allclose(
+                    session.run(variable), golden[key][index], rtol=1e-5, atol=1e-7
+                )
         assert session.run(tf.train.get_global_step()) == len(golden["kernel"]) - 1
 
 
@@ -40,7 +47,12 @@ def test_golden_losses_through_the_model_functions_of_the_stages(kind, tmp_path)
     batch = dict(np.load(GOLDEN / "model_outputs.npz"))
     expected = LOSSES[kind.split()[0]]
     config = modeling.BertConfig.from_json_file(str(GOLDEN / "model/bert_config.json"))
-    names = [field.name for field in run_pretraining.Options("x", do_eval=True, input_file="x", bert_dir="x").schema().fields]
+    names = [
+        field.name
+        for field in run_pretraining.Options("x", do_eval=True, input_file="x", bert_dir="x")
+        .schema()
+        .fields
+    ]
     with tf.Graph().as_default(), tf.Session() as session:
         features = {name: tf.constant(batch[name]) for name in names}
         network = run_pretraining.network(config, static_shapes="static" in kind)
@@ -49,8 +61,12 @@ def test_golden_losses_through_the_model_functions_of_the_stages(kind, tmp_path)
             features["is_real_example"] = tf.ones([8], tf.int32)
             network = run_classifier.network(config, 2)
         prefix = str(GOLDEN / "model/bert_model.ckpt")
-        training = model_fns.Training(expected["learning_rate"], expected["num_train_steps"], expected["num_warmup_steps"])
-        model_fn = model_fns.make(network, str(tmp_path), checkpoints.Weights(prefix, prefix), training=training)
+        training = model_fns.Training(
+            expected["learning_rate"], expected["num_train_steps"], expected["num_warmup_steps"]
+        )
+        model_fn = model_fns.make(
+            network, str(tmp_path), checkpoints.Weights(prefix, prefix), training=training
+        )
         spec = model_fn(features, None, tf.estimator.ModeKeys.TRAIN, {})
         session.run(tf.global_variables_initializer())
         for variable in tf.trainable_variables():
@@ -62,11 +78,21 @@ def test_golden_losses_through_the_model_functions_of_the_stages(kind, tmp_path)
 
 @pytest.mark.parametrize(
     ("step", "total", "warmup", "rate"),
-    [(0, 10, 0, 0.9), (9, 10, 0, 0.0), (20, 10, 0, 0.0), (0, 10, 4, 0.25), (2, 10, 4, 0.75), (3, 10, 4, 0.6), (4, 10, 4, 0.5)],
+    [
+        (0, 10, 0, 0.9),
+        (9, 10, 0, 0.0),
+        (20, 10, 0, 0.0),
+        (0, 10, 4, 0.25),
+        (2, 10, 4, 0.75),
+        (3, 10, 4, 0.6),
+        (4, 10, 4, 0.5),
+    ],
 )
 def test_schedule(step, total, warmup, rate):
     with tf.Graph().as_default(), tf.Session() as session:
-        computed = session.run(optimization.learning_rate_schedule(tf.constant(step, tf.int64), 1.0, total, warmup))
+        computed = session.run(
+            optimization.learning_rate_schedule(tf.constant(step, tf.int64), 1.0, total, warmup)
+        )
     assert computed == pytest.approx(rate, abs=1e-6)
 
 
@@ -75,7 +101,9 @@ def test_adamw_arrives():
         weights = tf.get_variable("w", initializer=[0.1, -0.2, -0.1])
         loss = tf.reduce_mean(tf.square(tf.constant([0.4, 0.2, -0.5]) - weights))
         optimizer = optimization.AdamWeightDecayOptimizer(learning_rate=0.2)
-        step = optimizer.apply_gradients([(tf.gradients(loss, weights)[0], weights)], tf.train.get_or_create_global_step())
+        step = optimizer.apply_gradients(
+            [(tf.gradients(loss, weights)[0], weights)], tf.train.get_or_create_global_step()
+        )
         session.run(tf.global_variables_initializer())
         for _ in range(100):
             session.run(step)
@@ -85,7 +113,10 @@ def test_adamw_arrives():
 def train(loss_of, initial, steps=5, **settings):
     """Trains variables by name; returns them and the names of all variables."""
     with tf.Graph().as_default(), tf.Session() as session:
-        variables = {name: tf.get_variable(name, initializer=np.float32(value)) for name, value in initial.items()}
+        variables = {
+            name: tf.get_variable(name, initializer=np.float32(value))
+            for name, value in initial.items()
+        }
         optimizer = optimization.AdamWeightDecayOptimizer(0.1, **settings)
         gradients = optimizer.compute_gradients(loss_of(variables), list(variables.values()))
         step = optimizer.apply_gradients(gradients, tf.train.get_or_create_global_step())
@@ -122,7 +153,9 @@ def test_gradients_of_gathered_rows_count_like_dense_ones():
         return tf.reduce_sum(tf.matmul(tf.one_hot(rows, 7), variables["table"]) ** 3)
 
     settings = {"weight_decay_rate": 0.01}
-    one, other = (train(loss, {"table": table}, **settings)[0]["table"] for loss in (gathered, multiplied))
+    one, other = (
+        train(loss, {"table": table}, **settings)[0]["table"] for loss in (gathered, multiplied)
+    )
     np.testing.assert_allclose(one, other, rtol=1e-6)
 
 
@@ -137,7 +170,9 @@ def test_the_equations_in_numpy():
         w = w - 0.1 * (m / (np.sqrt(v) + 1e-6) + 0.01 * w)
     goal = np.float32(target)
     settings = {"weight_decay_rate": 0.01, "clip_norm": 1.0}
-    ours, _ = train(lambda variables: 10 * tf.reduce_sum((variables["w"] - goal) ** 2), {"w": start}, **settings)
+    ours, _ = train(
+        lambda variables: 10 * tf.reduce_sum((variables["w"] - goal) ** 2), {"w": start}, **settings
+    )
     np.testing.assert_allclose(ours["w"], w, rtol=1e-5)
 
 
@@ -191,5 +226,12 @@ sys.exit(not np.abs(one - two).max() < 1e-5)
 
 @pytest.mark.slow
 def test_two_replicas_train_as_one_does_on_the_whole_batch():
-    result = subprocess.run([sys.executable, "-c", MIRRORED], cwd=ROOT, capture_output=True, text=True, timeout=200, check=False)
+    result = subprocess.run(
+        [sys.executable, "-c", MIRRORED],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
     assert result.returncode == 0, result.stdout + result.stderr[-3000:]

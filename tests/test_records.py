@@ -12,7 +12,13 @@ SCHEMA = records.classification_schema(8)
 
 def example(number, length=3):
     return SCHEMA.encode(
-        {"input_ids": [number] * length, "input_mask": [1] * length, "segment_ids": [0] * length, "label_ids": [number % 2], "is_real_example": [1]}
+        {
+            "input_ids": [number] * length,
+            "input_mask": [1] * length,
+            "segment_ids": [0] * length,
+            "label_ids": [number % 2],
+            "is_real_example": [1],
+        }
     )
 
 
@@ -27,7 +33,9 @@ def write(path, count, length=3):
 def batches(path, reading, batch_size=4, take=None):
     """The batches that an Estimator would get."""
     with tf.Graph().as_default(), tf.Session() as session:
-        batch = tf.data.make_one_shot_iterator(records.RecordInput([path], SCHEMA, reading)({"batch_size": batch_size})).get_next()
+        batch = tf.data.make_one_shot_iterator(
+            records.RecordInput([path], SCHEMA, reading)({"batch_size": batch_size})
+        ).get_next()
         result = []
         try:
             for _ in range(take) if take else itertools.count():
@@ -39,7 +47,13 @@ def batches(path, reading, batch_size=4, take=None):
 
 @pytest.mark.parametrize("numbers", [[], [0], [1, 127, 128, 30521], [2**20, 2**31 - 1]])
 def test_records_are_examples_padded_with_zeros(numbers):
-    schema = records.Schema((records.Field("a", 5), records.Field("b", 3, "float32"), records.Field("c", 1, scalar=True)))
+    schema = records.Schema(
+        (
+            records.Field("a", 5),
+            records.Field("b", 3, "float32"),
+            records.Field("c", 1, scalar=True),
+        )
+    )
     data = schema.encode({"a": numbers, "b": [0.5], "c": [7]})
     feature = tf.train.Example.FromString(data).features.feature
     assert feature["a"].int64_list.value == numbers + [0] * (5 - len(numbers))
@@ -84,7 +98,12 @@ def test_damage_is_named_by_file_and_record(tmp_path, change, message):
 @pytest.mark.parametrize(
     ("made", "asked", "note", "message"),
     [
-        (8, 16, None, "--max_seq_length=16, but input_ids in .* has 8 values. Pass --max_seq_length=8"),
+        (
+            8,
+            16,
+            None,
+            "--max_seq_length=16, but input_ids in .* has 8 values. Pass --max_seq_length=8",
+        ),
         (8, 16, {"max_seq_length": 8}, "--max_seq_length=16, but .* was made with 8"),
         (8, 8, {"vocab_size": 50}, "a vocabulary of 50 entries"),
         (8, 8, {"bytes": 5}, "cut short or replaced"),
@@ -130,7 +149,9 @@ def test_training_shuffles_all_records_in_each_pass_by_the_seed(tmp_path):
     path = write(tmp_path / "data", 200)
 
     def order(seed):
-        read = batches(path, records.Reading(repeat=True, shuffle_buffer=200, seed=seed), batch_size=50, take=8)
+        read = batches(
+            path, records.Reading(repeat=True, shuffle_buffer=200, seed=seed), batch_size=50, take=8
+        )
         return np.concatenate([batch["input_ids"][:, 0] for batch in read])
 
     first = order(1)
@@ -148,5 +169,10 @@ def test_batches_are_cut_after_their_longest_sequence(tmp_path):
         writer.write(example(9, length))
     writer.close()
     (batch,) = batches(str(path), records.Reading(repeat=False))
-    assert batch["input_ids"].shape == batch["input_mask"].shape == batch["segment_ids"].shape == (3, 5)
+    assert (
+        batch["input_ids"].shape
+        == batch["input_mask"].shape
+        == batch["segment_ids"].shape
+        == (3, 5)
+    )
     assert batch["input_mask"].sum(axis=1).tolist() == [2, 5, 3]

@@ -40,7 +40,9 @@ DIFFICULT = st.sampled_from(
     "aB.,!$\u00e9\u0130\u0131\u03a3\u03c2\u1e9e\u4e2d\u6587\u3042\ud55c\U0001f600\u0301\u0327\u200b\u200d\ufeff\u2028\u2029"
     "\u00a0\u3000\u0000\ufffd\x0b\x0c\x1c\x1f\x85\t\n\r \u2014\u00bf\u0e01\u0e33\u0f0b\ufb01\u212a\U0002f800\u0378\ue000"
 )
-TEXTS = st.lists(st.one_of(st.text(max_size=8), st.text(DIFFICULT, max_size=8)), max_size=6).map("".join)
+TEXTS = st.lists(st.one_of(st.text(max_size=8), st.text(DIFFICULT, max_size=8)), max_size=6).map(
+    "".join
+)
 
 
 @settings(max_examples=600, deadline=None)
@@ -53,7 +55,9 @@ def test_any_text_is_tokenized_as_by_the_plain_rules(tokenizer, text):
 
 def test_long_real_text_is_tokenized_as_by_the_plain_rules(tokenizer):
     text = (GOLDEN / "corpus.txt").read_text()
-    assert tokenizer.tokenize(text) == plain_tokenizer.tokenize(text, tokenizer.vocab, tokenizer.do_lower_case)
+    assert tokenizer.tokenize(text) == plain_tokenizer.tokenize(
+        text, tokenizer.vocab, tokenizer.do_lower_case
+    )
 
 
 def test_memory_of_pieces_is_bounded_and_changes_nothing(monkeypatch):
@@ -64,7 +68,15 @@ def test_memory_of_pieces_is_bounded_and_changes_nothing(monkeypatch):
     assert len(tokenizer._ids_of_piece) <= 3
 
 
-@pytest.mark.parametrize("text", ["Unaffable, isn't it?", "H\u00e9llo \u4e2d\u6587 na\u00efve", "\u00dcber $5.00\u2014ok", "a" * 80])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Unaffable, isn't it?",
+        "H\u00e9llo \u4e2d\u6587 na\u00efve",
+        "\u00dcber $5.00\u2014ok",
+        "a" * 80,
+    ],
+)
 def test_hugging_face_tokenizers_agree(text):
     peers = pytest.importorskip("tokenizers")
     peer = peers.BertWordPieceTokenizer(str(VOCAB), lowercase=True)
@@ -111,7 +123,9 @@ def test_wordpiece_tokenizer(text, expected):
 
 
 def test_wordpiece_tokenizer_takes_its_settings():
-    tokenizer = tokenization.WordpieceTokenizer({"a": 0, "##a": 1}, unk_token="?", max_input_chars_per_word=2)
+    tokenizer = tokenization.WordpieceTokenizer(
+        {"a": 0, "##a": 1}, unk_token="?", max_input_chars_per_word=2
+    )
     assert tokenizer.tokenize("aa aaa b") == ["a", "##a", "?", "?"]
 
 
@@ -161,7 +175,11 @@ def test_vocabulary_lines_keep_their_numbers(tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"", "empty"), (b"a\n\xff\n", "line 2: not UTF-8"), (b"[UNK]\n[CLS]\n", r"no \[SEP\], \[MASK\] among its 2")],
+    [
+        (b"", "empty"),
+        (b"a\n\xff\n", "line 2: not UTF-8"),
+        (b"[UNK]\n[CLS]\n", r"no \[SEP\], \[MASK\] among its 2"),
+    ],
 )
 def test_unusable_vocabularies(tmp_path, content, message):
     path = tmp_path / "vocab.txt"
