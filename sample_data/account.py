@@ -36,12 +36,14 @@ width = len(rows[0]["features"][0]["layers"][0]["values"])
 print("What the demo made")
 print(f"  data        {made['sentences']} sentences -> {made['instances']:,} pretraining instances")
 print(
-    f"  pretrained  {pretrained['masked_lm_accuracy']:.0%} of the masked tokens of held-out text are"
-    f" predicted (loss {pretrained['masked_lm_loss']:.2f}; knowing nothing, {math.log(vocab_size):.2f})"
+    f"  pretrained  {pretrained['masked_lm_accuracy']:.0%} of the masked tokens of held-out text"
+    f" predicted, loss {pretrained['masked_lm_loss']:.2f}"
+    f" (knowing nothing: {math.log(vocab_size):.2f})"
 )
 print(
-    f"  classifier  {reviews['eval_accuracy']:.0%} of the dev and {right / len(gold):.0%} of the test reviews"
-    f" are right (guessing the commoner label: {majority / len(gold):.0%})"
+    f"  classifier  {reviews['eval_accuracy']:.0%} of the dev reviews and"
+    f" {right / len(gold):.0%} of the test reviews are right (always guessing the commoner label:"
+    f" {majority / len(gold):.0%})"
 )
 for row, (_, text) in list(zip(predictions, test_rows))[:3]:
     verdict = "good" if row[1] == "1" else "bad"

@@ -23,7 +23,7 @@ python run_pretraining.py --input_file=$out/pretrain.tfrecord --eval_file=$out/h
 echo "== 3. A classifier of reviews, from the pretrained model"
 python run_classifier.py --task_name=sst-2 --data_dir=sample_data/reviews \
   --bert_dir=$out/pretrained --output_dir=$out/reviews --do_train --do_eval --do_predict \
-  --max_seq_length=32 --train_batch_size=16 --num_train_epochs=20 --learning_rate=1e-3
+  --max_seq_length=32 --train_batch_size=16 --num_train_epochs=30 --learning_rate=3e-4
 
 echo "== 4. Features of some lines"
 python extract_features.py --input_file=sample_data/lines.txt --output_file=$out/features.jsonl \
