@@ -129,8 +129,7 @@ class Summary:
         return (
             f"{self.documents:,} documents, {self.sentences:,} sentences, {self.tokens:,} tokens"
             f" ({self.unknown_tokens / max(1, self.tokens):.2%} [UNK]) -> {self.instances:,}"
-            " instances of"
-            f" {self.instance_tokens / max(1, self.instances):.1f} tokens on average,"
+            f" instances of {self.instance_tokens / max(1, self.instances):.1f} tokens on average,"
             f" {self.random_next / max(1, self.instances):.0%} with a random next segment,"
             f" {size(self.bytes)}"
         )
@@ -165,9 +164,8 @@ def run(options: Options) -> Summary:
     if summary.random_next == summary.instances:
         logging.warning(
             "every instance has a random next segment, because every document has one sentence"
-            " only:"
-            " next-sentence prediction learns nothing. Put a blank line between documents, not"
-            " sentences."
+            " only: next-sentence prediction learns nothing. Put a blank line between documents,"
+            " not sentences."
         )
     for name in options.output_files():
         logging.info("wrote %s", name)
@@ -217,8 +215,7 @@ def _check_documents(documents: Sequence[Document], options: Options) -> None:
     if len(documents) == 1:
         raise UserError(
             f"--input_file={options.input_file}: one document only, so that a random next segment"
-            " would come"
-            " from the same document; put a blank line between documents"
+            " would come from the same document; put a blank line between documents"
         )
     expected = options.max_seq_length * options.masked_lm_prob
     if options.max_predictions_per_seq < 0.9 * expected:

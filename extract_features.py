@@ -43,8 +43,7 @@ def define_flags() -> None:
     with cli.group("Model"):
         cli.define_model_flags(
             "The model's weights: a prefix such as bert_model.ckpt, its .index file, a directory,"
-            " or a Hugging Face"
-            " model.safetensors."
+            " or a Hugging Face model.safetensors."
         )
         cli.define_tokenizer_flags()
     with cli.group("Device"):
@@ -141,8 +140,7 @@ def parse_layers(text: str, num_layers: int) -> list[int]:
         if not -num_layers <= layer < num_layers:
             raise UserError(
                 f"--layers={text}: no layer {layer}; the model has {num_layers}, numbered 0 to"
-                f" {num_layers - 1}"
-                f" or -{num_layers} to -1"
+                f" {num_layers - 1} or -{num_layers} to -1"
             )
     return layers
 

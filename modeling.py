@@ -258,8 +258,7 @@ def _embed(config: BertConfig, input_ids: tf.Tensor, token_type_ids: tf.Tensor, 
     if isinstance(length, int) and length > config.max_position_embeddings:
         raise UserError(
             f"sequences of {length} tokens, but the model has {config.max_position_embeddings}"
-            " positions;"
-            f" pass --max_seq_length={config.max_position_embeddings} or less"
+            f" positions; pass --max_seq_length={config.max_position_embeddings} or less"
         )
     words = (
         tf.matmul(tf.one_hot(input_ids, config.vocab_size), table)

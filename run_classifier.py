@@ -41,8 +41,7 @@ def define_flags() -> None:
     with cli.group("Model"):
         cli.define_model_flags(
             "Weights to start from where --output_dir has no checkpoint yet: a prefix such as"
-            " bert_model.ckpt, its"
-            " .index file, a directory, or a Hugging Face model.safetensors."
+            " bert_model.ckpt, its .index file, a directory, or a Hugging Face model.safetensors."
         )
         cli.define_tokenizer_flags()
         flags.DEFINE_integer(

@@ -82,9 +82,8 @@ def vocabulary_problems(vocab_file: str) -> list[str]:
     first = repeated[0]
     where = [number for number, token in enumerate(lines, 1) if token == first]
     return [
-        f"{vocab_file}: {len(repeated)} tokens stand on more than one line (the first is"
-        f" {first!r}, on lines"
-        f" {where[0]} and {where[1]}); each gets the id of its last line"
+        f"{vocab_file}: {len(repeated)} tokens stand on more than one line (the first is {first!r},"
+        f" on lines {where[0]} and {where[1]}); each gets the id of its last line"
     ]
 
 

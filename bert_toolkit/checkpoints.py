@@ -46,14 +46,12 @@ def find(path: str, flag: str) -> str:
     if not files.exists(path):
         raise UserError(
             f"--{flag}={path}: no checkpoint there; expected a prefix such as bert_model.ckpt, its"
-            " .index file,"
-            " a directory or a model.safetensors"
+            " .index file, a directory or a model.safetensors"
         )
     if path.endswith((".bin", ".pt", ".pth")):
         raise UserError(
             f"--{flag}={path}: a pickle, which can run any code when read; save the model as"
-            f" {SAFETENSORS}"
-            " (transformers: save_pretrained)"
+            f" {SAFETENSORS} (transformers: save_pretrained)"
         )
     return path
 
@@ -74,8 +72,7 @@ def _find_in_directory(directory: str, flag: str) -> str:
     found = f"several checkpoints ({', '.join(prefixes)})" if prefixes else "no checkpoint"
     raise UserError(
         f"--{flag}={directory}: {found} in it; expected {GOOGLE_NAME}, {SAFETENSORS} or a training"
-        " output;"
-        " name one with --init_checkpoint"
+        " output; name one with --init_checkpoint"
     )
 
 
@@ -239,17 +236,15 @@ def fit(weights: Weights, variables: Sequence[Any]) -> Fit:
     for name in resized:
         if name not in HEADS:
             raise UserError(
-                f"{weights.source}: {name} has shape {there[name]}, but the model's config makes"
-                f" it {here[name]};"
-                " use the config that belongs to this checkpoint"
+                f"{weights.source}: {name} has shape {there[name]}, but the model's config makes it"
+                f" {here[name]}; use the config that belongs to this checkpoint"
             )
     restored = [name for name in common if name not in resized]
     if not any(name.startswith("bert/") for name in restored):
         found = sorted(name for name in there if not _NOT_WEIGHTS.search(name))
         raise UserError(
             f"{weights.source}: none of its variables belongs to a BERT encoder (it has"
-            f" {some(found, 3)});"
-            " expected names such as bert/embeddings/word_embeddings"
+            f" {some(found, 3)}); expected names such as bert/embeddings/word_embeddings"
         )
     return Fit(
         restored=restored,
@@ -273,8 +268,7 @@ def check_same_model(checkpoint: str, variables: Sequence[Any]) -> None:
             found = f"has shape {there[name]}, here {shape}" if name in there else "is not in it"
             raise UserError(
                 f"{os.path.dirname(checkpoint)} holds another model: {name} {found}"
-                f" ({os.path.basename(checkpoint)});"
-                " use another --output_dir, or remove that one"
+                f" ({os.path.basename(checkpoint)}); use another --output_dir, or remove that one"
             )
 
 

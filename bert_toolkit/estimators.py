@@ -234,8 +234,8 @@ def _sentence(message: str, model_dir: Optional[str]) -> Optional[str]:
         return "out of memory on the device; use a smaller batch size or --max_seq_length"
     if "Can't parse serialized Example" in message or "parsing" in message and "Example" in message:
         return (
-            "a record does not fit the flags;"
-            " were all input files made with the same --max_seq_length?"
+            "a record does not fit the flags; were all input files made with the same"
+            " --max_seq_length?"
         )
     if "is not in [0, " in message:
         return (

@@ -89,8 +89,7 @@ def find(options: Any) -> ModelFiles:
         if lower_case is not None and said is not None and lower_case != said:
             raise UserError(
                 f"--do_lower_case={lower_case}, but the tokenizer_config.json beside {vocab_file}"
-                " says"
-                f" {str(said).lower()}; pass --do_lower_case={said}"
+                f" says {str(said).lower()}; pass --do_lower_case={said}"
             )
         lower_case = said if lower_case is None else lower_case
     lower_case = True if lower_case is None else lower_case
@@ -125,8 +124,7 @@ def check_length(max_seq_length: int, model: ModelFiles) -> None:
     if max_seq_length > positions:
         raise UserError(
             f"--max_seq_length={max_seq_length}, but {model.config_file} says"
-            f" max_position_embeddings {positions};"
-            f" pass --max_seq_length={positions} or less"
+            f" max_position_embeddings {positions}; pass --max_seq_length={positions} or less"
         )
 
 
@@ -158,6 +156,5 @@ def check_labels(directory: str, labels: Sequence[str]) -> None:
     if there != list(labels):
         raise UserError(
             f"{directory} holds a model for the labels {', '.join(there)}, but the task has"
-            f" {', '.join(labels)};"
-            " use another --output_dir, or remove that one"
+            f" {', '.join(labels)}; use another --output_dir, or remove that one"
         )

@@ -157,8 +157,7 @@ def starting_step(model_dir: str, num_train_steps: int) -> int:
     if step >= num_train_steps:
         logging.warning(
             "nothing to train: %s is at step %d, and %d were asked for; for more training raise"
-            " that number,"
-            " for a new start use another --output_dir",
+            " that number, for a new start use another --output_dir",
             latest,
             step,
             num_train_steps,

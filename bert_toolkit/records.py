@@ -272,8 +272,8 @@ def check_data(paths: Sequence[str], schema: Schema, vocab_size: int) -> None:
         if note.get("vocab_size", 0) > vocab_size:
             raise UserError(
                 f"{path} was made with a vocabulary of {note['vocab_size']:,} entries, but the"
-                " model's"
-                f" config says {vocab_size:,}. Make the data with the model's own vocabulary."
+                f" model's config says {vocab_size:,}. Make the data with the model's own"
+                " vocabulary."
             )
         if note.get("bytes", files.size(path)) != files.size(path):
             raise UserError(
@@ -313,8 +313,7 @@ def _check_first_record(path: str, schema: Schema, vocab_size: int) -> None:
     if largest >= vocab_size:
         raise UserError(
             f"{path} record 1: token id {largest:,}, but the model's config says {vocab_size:,}"
-            " entries."
-            " Make the data with the model's own vocabulary."
+            " entries. Make the data with the model's own vocabulary."
         )
 
 

@@ -168,8 +168,7 @@ def _check_header(path: str, columns: list[str], split: Split) -> None:
     if len(columns) < needed:
         raise UserError(
             f"{path} line 1: {len(columns)} columns ({', '.join(columns)}), expected a header of"
-            f" {needed} or more;"
-            " is this the file of another task, or not separated by tabs?"
+            f" {needed} or more; is this the file of another task, or not separated by tabs?"
         )
 
 
