@@ -57,38 +57,18 @@ def define_flags() -> None:
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
+class Options(cli.ModelOptions, cli.DeviceOptions):
     """The flags of this stage, by their names."""
 
-    input_file: str
-    output_file: str
-    bert_dir: Optional[str] = None
-    bert_config_file: Optional[str] = None
-    vocab_file: Optional[str] = None
-    do_lower_case: Optional[bool] = None
-    init_checkpoint: Optional[str] = None
+    input_file: str = ""
+    output_file: str = ""
     layers: str = "-1,-2,-3,-4"
     max_seq_length: int = 128
     batch_size: int = 32
     use_one_hot_embeddings: bool = False
-    seed: int = 12345
-    use_tpu: bool = False
-    tpu_name: Optional[str] = None
-    tpu_zone: Optional[str] = None
-    gcp_project: Optional[str] = None
-    master: Optional[str] = None
-    num_tpu_cores: int = 8
-    iterations_per_loop: int = 1000
 
     def __post_init__(self):
-        problems = []
-        if not self.bert_dir and not self.bert_config_file:
-            problems.append("--bert_config_file is required (or --bert_dir)")
-        if not self.bert_dir and not self.vocab_file:
-            problems.append("--vocab_file is required (or --bert_dir)")
-        if not self.bert_dir and not self.init_checkpoint:
-            problems.append("--init_checkpoint is required (or --bert_dir)")
-        cli.check(problems)
+        cli.check(self.missing_files("bert_config_file", "vocab_file", "init_checkpoint"))
 
 
 def run(options: Options) -> int:
@@ -116,7 +96,7 @@ def run(options: Options) -> int:
                 network(model.config, layers, one_hot), None, init_checkpoint, options.use_tpu
             ),
             None,
-            estimators.Compute.from_options(options),
+            options,
             estimators.BatchSizes(predict=options.batch_size),
         )
         count = write_features(runner.predict(lines), layers, tokenizer, lines, options.output_file)

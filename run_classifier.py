@@ -16,7 +16,7 @@ Example:
 import dataclasses
 import os
 from collections.abc import Iterable, Mapping
-from typing import Any, Optional
+from typing import Any
 
 from absl import flags, logging
 
@@ -82,20 +82,15 @@ def define_flags() -> None:
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
+class Options(cli.ModelOptions, cli.DeviceOptions):
     """The flags of this stage, by their names."""
 
-    task_name: str
-    data_dir: str
-    output_dir: str
+    task_name: str = ""
+    data_dir: str = ""
+    output_dir: str = ""
     do_train: bool = False
     do_eval: bool = False
     do_predict: bool = False
-    bert_dir: Optional[str] = None
-    bert_config_file: Optional[str] = None
-    vocab_file: Optional[str] = None
-    do_lower_case: Optional[bool] = None
-    init_checkpoint: Optional[str] = None
     max_seq_length: int = 128
     train_batch_size: int = 32
     eval_batch_size: int = 8
@@ -104,24 +99,12 @@ class Options:
     num_train_epochs: float = 3.0
     warmup_proportion: float = 0.1
     save_checkpoints_steps: int = 1000
-    seed: int = 12345
-    use_tpu: bool = False
-    tpu_name: Optional[str] = None
-    tpu_zone: Optional[str] = None
-    gcp_project: Optional[str] = None
-    master: Optional[str] = None
-    num_tpu_cores: int = 8
-    iterations_per_loop: int = 1000
 
     def __post_init__(self):
         problems = []
         if not (self.do_train or self.do_eval or self.do_predict):
             problems.append("nothing to do: pass --do_train, --do_eval or --do_predict")
-        if not self.bert_dir and not self.bert_config_file:
-            problems.append("--bert_config_file is required (or --bert_dir)")
-        if not self.bert_dir and not self.vocab_file:
-            problems.append("--vocab_file is required (or --bert_dir)")
-        cli.check(problems)
+        cli.check(problems + self.missing_files("bert_config_file", "vocab_file"))
 
     def schema(self) -> records.Schema:
         """Returns the features of the data."""
@@ -180,10 +163,11 @@ def run(options: Options) -> dict[str, Any]:
         runner = estimators.Runner(
             model_fn,
             options.output_dir,
-            estimators.Compute.from_options(options),
+            options,
             estimators.BatchSizes(
                 options.train_batch_size, options.eval_batch_size, options.predict_batch_size
             ),
+            options.save_checkpoints_steps,
         )
         if train_data:
             train(runner, train_data, train_steps, model, task, options)

@@ -94,15 +94,10 @@ def define_flags() -> None:
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
+class Options(cli.ModelOptions, cli.DeviceOptions):
     """The flags of this stage, by their names."""
 
-    output_dir: str
-    bert_dir: Optional[str] = None
-    bert_config_file: Optional[str] = None
-    vocab_file: Optional[str] = None
-    do_lower_case: Optional[bool] = None
-    init_checkpoint: Optional[str] = None
+    output_dir: str = ""
     input_file: Optional[str] = None
     eval_file: Optional[str] = None
     max_seq_length: int = 128
@@ -116,14 +111,6 @@ class Options:
     num_warmup_steps: int = 10000
     save_checkpoints_steps: int = 1000
     max_eval_steps: Optional[int] = None
-    seed: int = 12345
-    use_tpu: bool = False
-    tpu_name: Optional[str] = None
-    tpu_zone: Optional[str] = None
-    gcp_project: Optional[str] = None
-    master: Optional[str] = None
-    num_tpu_cores: int = 8
-    iterations_per_loop: int = 1000
 
     def __post_init__(self):
         problems = []
@@ -131,9 +118,7 @@ class Options:
             problems.append("nothing to do: pass --do_train, --do_eval or both")
         if self.input_file is None and (self.do_train or self.eval_file is None):
             problems.append("--input_file is required")
-        if not self.bert_config_file and not self.bert_dir:
-            problems.append("--bert_config_file is required (or --bert_dir)")
-        cli.check(problems)
+        cli.check(problems + self.missing_files("bert_config_file"))
 
     def schema(self) -> records.Schema:
         """Returns the features of the data."""
@@ -172,8 +157,9 @@ def run(options: Options) -> dict[str, Any]:
         runner = estimators.Runner(
             model_fn,
             options.output_dir,
-            estimators.Compute.from_options(options),
+            options,
             estimators.BatchSizes(train=options.train_batch_size, evaluate=options.eval_batch_size),
+            options.save_checkpoints_steps,
         )
         if options.do_train:
             train(runner, train_files, model, options)

@@ -11,7 +11,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, Optional, TypeVar
 
 from absl import flags, logging
 
@@ -114,6 +114,39 @@ def define_model_flags(init_checkpoint_help: str) -> None:
         "bert_config_file", None, "JSON file with the model's sizes (or use --bert_dir)."
     )
     flags.DEFINE_string("init_checkpoint", None, init_checkpoint_help)
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelOptions:
+    """The flags that name a model's files; a stage's options build on it."""
+
+    bert_dir: Optional[str] = None
+    bert_config_file: Optional[str] = None
+    vocab_file: Optional[str] = None
+    init_checkpoint: Optional[str] = None
+    do_lower_case: Optional[bool] = None
+
+    def missing_files(self, *names: str) -> list[str]:
+        """Returns a sentence for each of the file flags that is not given, nor --bert_dir."""
+        if self.bert_dir:
+            return []
+        return [
+            f"--{name} is required (or --bert_dir)" for name in names if not getattr(self, name)
+        ]
+
+
+@dataclasses.dataclass(frozen=True)
+class DeviceOptions:
+    """The flags that say where a model runs; a stage's options build on it."""
+
+    seed: int = 12345
+    use_tpu: bool = False
+    tpu_name: Optional[str] = None
+    tpu_zone: Optional[str] = None
+    gcp_project: Optional[str] = None
+    master: Optional[str] = None
+    num_tpu_cores: int = 8
+    iterations_per_loop: int = 1000
 
 
 def define_device_flags() -> None:

@@ -14,28 +14,8 @@ import tensorflow.compat.v1 as tf
 from absl import logging
 
 from bert_toolkit import hooks, records
+from bert_toolkit.cli import DeviceOptions
 from bert_toolkit.errors import UserError
-
-
-@dataclasses.dataclass(frozen=True)
-class Compute:
-    """Where and how to run; the names are those of the flags."""
-
-    seed: Optional[int] = None
-    save_checkpoints_steps: int = 1000
-    use_tpu: bool = False
-    tpu_name: Optional[str] = None
-    tpu_zone: Optional[str] = None
-    gcp_project: Optional[str] = None
-    master: Optional[str] = None
-    num_tpu_cores: int = 8
-    iterations_per_loop: int = 1000
-
-    @classmethod
-    def from_options(cls, options: Any) -> "Compute":
-        """Takes the fields that `options` has."""
-        names = [field.name for field in dataclasses.fields(cls) if hasattr(options, field.name)]
-        return cls(**{name: getattr(options, name) for name in names})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,20 +31,30 @@ class Runner:
     """An Estimator with its batch sizes; its errors are sentences."""
 
     def __init__(
-        self, model_fn: Callable, model_dir: Optional[str], compute: Compute, sizes: BatchSizes
+        self,
+        model_fn: Callable,
+        model_dir: Optional[str],
+        device: DeviceOptions,
+        sizes: BatchSizes,
+        save_checkpoints_steps: int = 1000,
     ):
         """Makes the Estimator.
 
         Args:
           model_fn: (features, labels, mode, params) -> TPUEstimatorSpec.
           model_dir: where checkpoints are kept; None for an Estimator that only predicts.
-          compute: where to run.
+          device: where to run.
           sizes: global batch sizes.
+          save_checkpoints_steps: training steps between checkpoints.
         """
         self.sizes = sizes
-        self.strategy = None if compute.use_tpu else choose_strategy()
-        self.estimator = make_estimator(model_fn, model_dir, compute, sizes, self.strategy)
-        self._use_tpu = compute.use_tpu
+        self.strategy = None if device.use_tpu else choose_strategy()
+        self._use_tpu = device.use_tpu
+        if device.use_tpu:
+            config = tpu_run_config(model_dir, device, save_checkpoints_steps)
+        else:
+            config = run_config(model_dir, device.seed, save_checkpoints_steps, self.strategy)
+        self.estimator = make_estimator(model_fn, config, sizes, device.use_tpu)
 
     def train(self, input_fn: Callable, max_steps: int) -> None:
         """Trains up to `max_steps`, counted from the start of the run in `model_dir`."""
@@ -131,58 +121,59 @@ class Runner:
 
 
 def make_estimator(
-    model_fn: Callable, model_dir: Optional[str], compute: Compute, sizes: BatchSizes, strategy=None
+    model_fn: Callable, config: tf.estimator.RunConfig, sizes: BatchSizes, use_tpu: bool
 ):
     """Returns an Estimator, or with `use_tpu` a TPUEstimator."""
-    if compute.use_tpu:
+    if use_tpu:
         return tf.estimator.tpu.TPUEstimator(
             model_fn=model_fn,
-            config=tpu_run_config(model_dir, compute),
+            config=config,
             use_tpu=True,
             train_batch_size=sizes.train,
             eval_batch_size=sizes.evaluate,
             predict_batch_size=sizes.predict,
         )
-    return tf.estimator.Estimator(
-        model_fn=lambda features, labels, mode, params: model_fn(
-            features, labels, mode, params
-        ).as_estimator_spec(),
-        config=run_config(model_dir, compute, strategy),
-        params={},
-    )
+
+    def plain_model_fn(features, labels, mode, params):
+        return model_fn(features, labels, mode, params).as_estimator_spec()
+
+    return tf.estimator.Estimator(plain_model_fn, config=config, params={})
 
 
-def run_config(model_dir: Optional[str], compute: Compute, strategy=None) -> tf.estimator.RunConfig:
+def run_config(
+    model_dir: Optional[str], seed: int, save_checkpoints_steps: int, strategy: Any = None
+) -> tf.estimator.RunConfig:
     """Returns the configuration of a run on CPU or GPUs."""
     session_config = tf.ConfigProto(allow_soft_placement=True)
     session_config.gpu_options.allow_growth = True  # leave to others what is not needed
     return tf.estimator.RunConfig(
         model_dir=model_dir,
-        tf_random_seed=compute.seed,
-        save_checkpoints_steps=compute.save_checkpoints_steps,
+        tf_random_seed=seed,
+        save_checkpoints_steps=save_checkpoints_steps,
         log_step_count_steps=None,  # our own hook shows the progress
         train_distribute=strategy,
-        eval_distribute=None,
         session_config=session_config,
     )
 
 
-def tpu_run_config(model_dir: Optional[str], compute: Compute):
+def tpu_run_config(
+    model_dir: Optional[str], device: DeviceOptions, save_checkpoints_steps: int
+) -> tf.estimator.RunConfig:
     """Returns the configuration of a run on a TPU."""
     resolver = None
-    if compute.tpu_name:
+    if device.tpu_name:
         resolver = tf.distribute.cluster_resolver.TPUClusterResolver(
-            compute.tpu_name, zone=compute.tpu_zone, project=compute.gcp_project
+            device.tpu_name, zone=device.tpu_zone, project=device.gcp_project
         )
     return tf.estimator.tpu.RunConfig(
         cluster=resolver,
-        master=compute.master,
+        master=device.master,
         model_dir=model_dir,
-        tf_random_seed=compute.seed,
-        save_checkpoints_steps=compute.save_checkpoints_steps,
+        tf_random_seed=device.seed,
+        save_checkpoints_steps=save_checkpoints_steps,
         tpu_config=tf.estimator.tpu.TPUConfig(
-            iterations_per_loop=compute.iterations_per_loop,
-            num_shards=compute.num_tpu_cores,
+            iterations_per_loop=device.iterations_per_loop,
+            num_shards=device.num_tpu_cores,
             per_host_input_for_training=tf.estimator.tpu.InputPipelineConfig.PER_HOST_V2,
         ),
     )

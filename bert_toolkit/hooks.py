@@ -51,19 +51,13 @@ class TrainingProgress(tf.estimator.SessionRunHook):
 
     def before_run(self, run_context):
         step = self._step + 1
-        fetches = {"step": self._global_step, "tokens": self._tokens_per_batch}
-        if (
-            step % self._every == 0
-            or step == self._last_step
-            or step - self._line_step == 1 == step
-        ):
+        fetches = {"tokens": self._tokens_per_batch}
+        if step % self._every == 0 or step in (1, self._last_step):
             fetches["values"] = self._values
         return tf.estimator.SessionRunArgs(fetches)
 
     def after_run(self, run_context, run_values):
         results = run_values.results
-        # The counter may be read before or after this step counts itself; the steps are ours to
-        # count.
         self._step += 1
         self._tokens += int(results["tokens"])
         if self._bar is not None:

@@ -9,12 +9,13 @@ import dataclasses
 import json
 import os
 from collections.abc import Sequence
-from typing import Any, Optional
+from typing import Optional
 
 import tensorflow.compat.v1 as tf
 from absl import logging
 
 from bert_toolkit import checkpoints, files
+from bert_toolkit.cli import ModelOptions
 from bert_toolkit.errors import UserError
 from modeling import BertConfig
 from tokenization import FullTokenizer, validate_case_matches_checkpoint, vocabulary_problems
@@ -59,10 +60,8 @@ class ModelFiles:
         return tokenizer
 
 
-def find(options: Any) -> ModelFiles:
-    """Finds and checks a model's files from the model flags among `options`.
-
-    `options` has bert_dir, bert_config_file, vocab_file, init_checkpoint and do_lower_case.
+def find(options: ModelOptions) -> ModelFiles:
+    """Finds and checks the files of the model that the flags name.
 
     Raises:
       UserError: a file is missing or they do not belong together.

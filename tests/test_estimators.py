@@ -6,22 +6,18 @@ from conftest import GOLDEN
 import modeling
 import run_classifier
 import run_pretraining
-from bert_toolkit import checkpoints, estimators, model_fns, records
+from bert_toolkit import checkpoints, cli, estimators, model_fns, records
 from bert_toolkit.errors import UserError
 
 CONFIG = modeling.BertConfig.from_json_file(str(GOLDEN / "model/bert_config.json"))
 WEIGHTS = checkpoints.Weights(str(GOLDEN / "model/bert_model.ckpt"), "golden")
 SIZES = estimators.BatchSizes(16, 8, 8)
-TPU = estimators.Compute(
-    seed=1, save_checkpoints_steps=7, use_tpu=True, num_tpu_cores=16, iterations_per_loop=5
-)
+TPU = cli.DeviceOptions(seed=1, use_tpu=True, num_tpu_cores=16, iterations_per_loop=5)
 TRAINING = model_fns.Training(1e-3, 4, 1)
 
 
 def test_configuration_of_a_run(tmp_path):
-    config = estimators.run_config(
-        str(tmp_path), estimators.Compute(seed=3, save_checkpoints_steps=9)
-    )
+    config = estimators.run_config(str(tmp_path), 3, 9)
     assert (config.tf_random_seed, config.save_checkpoints_steps, config.model_dir) == (
         3,
         9,
@@ -34,7 +30,7 @@ def test_tpu_flags_make_a_tpu_estimator(tmp_path):
     def model_fn(features, labels, mode, params):
         raise AssertionError("not called when the Estimator is made")
 
-    estimator = estimators.make_estimator(model_fn, str(tmp_path), TPU, SIZES)
+    estimator = estimators.Runner(model_fn, str(tmp_path), TPU, SIZES, 7).estimator
     assert isinstance(estimator, tf.estimator.tpu.TPUEstimator)
     tpu = estimator.config.tpu_config
     assert (tpu.iterations_per_loop, tpu.num_shards) == (5, 16)
@@ -73,7 +69,7 @@ def test_the_tpu_path_runs_on_a_cpu(tmp_path, pretraining_data):
     )
     estimator = tf.estimator.tpu.TPUEstimator(
         model_fn,
-        config=estimators.tpu_run_config(str(tmp_path), TPU),
+        config=estimators.tpu_run_config(str(tmp_path), TPU, 7),
         use_tpu=False,
         train_batch_size=16,
         eval_batch_size=50,
@@ -88,7 +84,7 @@ def test_the_tpu_path_runs_on_a_cpu(tmp_path, pretraining_data):
         data(False), steps=4
     )  # 183 instances in 4 batches of 50: the last is filled
     options = run_pretraining.Options(
-        str(tmp_path),
+        output_dir=str(tmp_path),
         bert_config_file=str(GOLDEN / "model/bert_config.json"),
         eval_file=str(pretraining_data),
         do_eval=True,
@@ -149,7 +145,7 @@ def test_token_ids_outside_the_vocabulary_are_a_sentence(tmp_path):
     model_fn = model_fns.make(
         run_classifier.network(CONFIG, 2), str(tmp_path / "out"), WEIGHTS, False, TRAINING
     )
-    runner = estimators.Runner(model_fn, str(tmp_path / "out"), estimators.Compute(), SIZES)
+    runner = estimators.Runner(model_fn, str(tmp_path / "out"), cli.DeviceOptions(), SIZES)
     with pytest.raises(UserError, match="a token id is outside the model's vocabulary"):
         runner.train(
             records.RecordInput([str(tmp_path / "data")], schema, records.Reading(True, 2, 1)), 2

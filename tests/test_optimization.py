@@ -49,7 +49,9 @@ def test_golden_losses_through_the_model_functions_of_the_stages(kind, tmp_path)
     config = modeling.BertConfig.from_json_file(str(GOLDEN / "model/bert_config.json"))
     names = [
         field.name
-        for field in run_pretraining.Options("x", do_eval=True, input_file="x", bert_dir="x")
+        for field in run_pretraining.Options(
+            output_dir="x", do_eval=True, input_file="x", bert_dir="x"
+        )
         .schema()
         .fields
     ]
@@ -209,7 +211,7 @@ def train(strategy, batch_size):
             mode, loss=loss, train_op=optimization.create_optimizer(loss, 0.05, 20, 2)
         )
 
-    config = estimators.run_config(None, estimators.Compute(seed=1), strategy)
+    config = estimators.run_config(None, 1, 1000, strategy)
     estimator = tf.estimator.Estimator(model_fn, config=config)
     rows = np.arange(8, dtype="int32")
     def data():
