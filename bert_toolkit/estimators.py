@@ -192,9 +192,7 @@ def choose_strategy():
     if len(gpus) > 1:
         logging.info("running on %d GPUs", len(gpus))
         return mirrored([f"/gpu:{index}" for index in range(len(gpus))])
-    logging.info(
-        "running on %s", "a GPU" if gpus else f"the CPU ({len(os.sched_getaffinity(0))} cores)"
-    )
+    logging.info("running on %s", "a GPU" if gpus else f"the CPU ({os.cpu_count()} cores)")
     return None
 
 
