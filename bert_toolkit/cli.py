@@ -39,11 +39,12 @@ def run(main: Callable[[Any], None], doc: str, define_flags: Callable[[], None])
       define_flags: defines the stage's flags, through `group`.
     """
     _define_all(define_flags)
-    _parse(sys.argv, doc)
-    _quiet_logs()
     signal.signal(signal.SIGTERM, _raise_terminated)
     try:
+        _parse(sys.argv, doc)
+        _quiet_logs()
         main(flags.FLAGS)
+        sys.stdout.flush()
     except UserError as error:
         _tell(error)
         sys.exit(EXIT_ERROR)
@@ -199,7 +200,7 @@ def _define_all(define_flags: Callable[[], None]) -> None:
 
 def _parse(argv: list[str], doc: str) -> None:
     if {"--help", "-help", "-h", "--helpshort", "--helpfull"} & set(argv[1:]):
-        print(_help(doc))
+        print(_help(doc), flush=True)
         sys.exit(0)
     try:
         stray = flags.FLAGS(argv)[1:]

@@ -93,3 +93,12 @@ def test_all_problems_are_told_together():
         "error: --bert_config_file is required (or --bert_dir)",
         "error: --vocab_file is required (or --bert_dir)",
     ]
+
+
+def test_a_reader_that_goes_away_is_no_error():
+    command = f"{sys.executable} run_classifier.py --help | head -1"
+    result = subprocess.run(
+        ["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert result.stdout.startswith("Fine-tunes BERT")
+    assert result.stderr == ""
