@@ -10,6 +10,7 @@ import re
 import signal
 import sys
 import traceback
+import warnings
 from collections.abc import Callable
 from typing import Any, NoReturn, Optional, TypeVar
 
@@ -267,6 +268,7 @@ def _quiet_logs() -> None:
         # Its warnings are about functions that TensorFlow itself calls, its notes about sessions
         # and graphs.
         python_logging.getLogger("tensorflow").setLevel(python_logging.ERROR)
+        warnings.filterwarnings("ignore", module="tensorflow")
         logging.get_absl_handler().setFormatter(_PlainFormatter())
 
 

@@ -59,7 +59,17 @@ class Runner:
     def train(self, input_fn: Callable, max_steps: int) -> None:
         """Trains up to `max_steps`, counted from the start of the run in `model_dir`."""
         with self._errors_as_sentences(input_fn):
-            self.estimator.train(self._bind(input_fn, self.sizes.train), max_steps=max_steps)
+            bound = self._bind(input_fn, self.sizes.train)
+            if _cluster_size() > 1:
+                # With several hosts an Estimator trains only this way; the second part is for a
+                # host whose task is "evaluator".
+                tf.estimator.train_and_evaluate(
+                    self.estimator,
+                    tf.estimator.TrainSpec(bound, max_steps=max_steps),
+                    tf.estimator.EvalSpec(bound, steps=1),
+                )
+            else:
+                self.estimator.train(bound, max_steps=max_steps)
 
     def evaluate(
         self, input_fn: Callable, what: str, steps: Optional[int] = None
@@ -110,6 +120,12 @@ class Runner:
                 else "nothing was saved"
             )
             raise KeyboardInterrupt(kept) from None
+        except tf.estimator.NanLossDuringTrainingError as error:
+            latest = tf.train.latest_checkpoint(model_dir)
+            raise UserError(
+                f"the loss is not a number any more; the last checkpoint is {latest};"
+                " train with a smaller --learning_rate or a longer warm-up"
+            ) from error
         except tf.errors.DataLossError as error:
             paths = getattr(input_fn, "paths", ())
             raise UserError(records.first_damage(paths) or _first_line(error)) from error
