@@ -260,18 +260,10 @@ def network(config, layers: list[int], use_one_hot_embeddings: bool = False):
     """Returns the function (features, mode) -> Outputs that builds BERT and gives some layers."""
     import tensorflow.compat.v1 as tf
 
-    import modeling
     from bert_toolkit import model_fns
 
     def build(features: Mapping[str, tf.Tensor], mode: str) -> model_fns.Outputs:
-        model = modeling.BertModel(
-            config,
-            is_training=False,
-            input_ids=features["input_ids"],
-            input_mask=features["input_mask"],
-            token_type_ids=features["segment_ids"],
-            use_one_hot_embeddings=use_one_hot_embeddings,
-        )
+        model = model_fns.encoder(config, features, mode, use_one_hot_embeddings)
         outputs = model.get_all_encoder_layers()
         passed_on = {name: features[name] for name in ("unique_ids", "input_ids", "input_mask")}
         return model_fns.Outputs(

@@ -337,14 +337,7 @@ def network(config, num_labels: int, use_one_hot_embeddings: bool = False):
 
     def build(features: Mapping[str, tf.Tensor], mode: str) -> model_fns.Outputs:
         training = mode == tf.estimator.ModeKeys.TRAIN
-        model = modeling.BertModel(
-            config,
-            is_training=training,
-            input_ids=features["input_ids"],
-            input_mask=features["input_mask"],
-            token_type_ids=features["segment_ids"],
-            use_one_hot_embeddings=use_one_hot_embeddings,
-        )
+        model = model_fns.encoder(config, features, mode, use_one_hot_embeddings)
         pooled = modeling.dropout(
             model.get_pooled_output(), config.hidden_dropout_prob if training else 0.0
         )  # [B, H]

@@ -251,14 +251,7 @@ def network(config, static_shapes: bool = False):
     from bert_toolkit import metrics, model_fns
 
     def build(features: Mapping[str, tf.Tensor], mode: str) -> model_fns.Outputs:
-        model = modeling.BertModel(
-            config,
-            is_training=mode == tf.estimator.ModeKeys.TRAIN,
-            input_ids=features["input_ids"],
-            input_mask=features["input_mask"],
-            token_type_ids=features["segment_ids"],
-            use_one_hot_embeddings=static_shapes,
-        )
+        model = model_fns.encoder(config, features, mode, static_shapes)
         positions, masked_ids, weights = masked_tokens(features, static_shapes)
         masked_logits = modeling.masked_lm_logits(model, config, positions)  # [M, V]
         masked_losses = tf.nn.sparse_softmax_cross_entropy_with_logits(

@@ -7,6 +7,7 @@ from typing import Any, Optional
 import tensorflow.compat.v1 as tf
 from absl import logging
 
+import modeling
 import optimization
 from bert_toolkit import checkpoints, hooks
 from bert_toolkit.errors import UserError
@@ -29,6 +30,23 @@ class Outputs:
     loss: Optional[tf.Tensor] = None
     metrics: Optional[tuple[Callable[..., dict], list]] = None
     shown: Mapping[str, tf.Tensor] = dataclasses.field(default_factory=dict)
+
+
+def encoder(
+    config: modeling.BertConfig,
+    features: Mapping[str, tf.Tensor],
+    mode: str,
+    use_one_hot_embeddings: bool,
+) -> modeling.BertModel:
+    """Builds BERT over the features that every stage has, with dropout if `mode` is TRAIN."""
+    return modeling.BertModel(
+        config,
+        is_training=mode == tf.estimator.ModeKeys.TRAIN,
+        input_ids=features["input_ids"],
+        input_mask=features["input_mask"],
+        token_type_ids=features["segment_ids"],
+        use_one_hot_embeddings=use_one_hot_embeddings,
+    )
 
 
 Network = Callable[[Mapping[str, tf.Tensor], str], Outputs]
