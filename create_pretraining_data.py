@@ -7,20 +7,36 @@ Example:
   python create_pretraining_data.py --input_file=sample_data/corpus.txt \
     --vocab_file=sample_data/vocab.txt --output_file=out/pretrain.tfrecord --max_seq_length=64 \
     --max_predictions_per_seq=10 --dupe_factor=5
+
+A large corpus, 200 files made by 8 processes, to go on with if it was interrupted:
+  python create_pretraining_data.py --input_file='text/*.txt' --vocab_file=vocab.txt \
+    --output_file=out/pretrain.tfrecord --num_shards=200 --num_workers=8 --resume
 """
 
 import dataclasses
-import random
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+import functools
+import glob
+import math
+import os
+import signal
+from collections.abc import Sequence
+from typing import Any, Optional
 
 from absl import flags, logging
 
-import tokenization
-from bert_toolkit import cli, files, masking, records
+from bert_toolkit import cli, corpus, files, forecast, masking, shards, tokenizers, workers
 from bert_toolkit.errors import UserError
-from bert_toolkit.masking import Document, Instance
-from bert_toolkit.progress import Progress, size
+from bert_toolkit.progress import Progress, duration, size
+from bert_toolkit.shards import Recipe, Shard, Summary
+
+PUBLISHED_MASKED_LM_PROB = 0.15
+PUBLISHED_PREDICTIONS = 20
+PUBLISHED_DUPE_FACTOR = 10
+
+# Text beyond the first is divided without being asked, into shards of about the second: 64 MB of
+# text make instances of some 0.7 GB, which have to be shuffled in memory.
+LARGEST_SINGLE_SHARD = 256 << 20
+SHARD_SIZE = 64 << 20
 
 
 def define_flags() -> None:
@@ -35,248 +51,397 @@ def define_flags() -> None:
         flags.DEFINE_string(
             "output_file",
             None,
-            "TFRecord file to write, or several separated by commas, which share the instances.",
+            "TFRecord file to write, or several separated by commas, which share the instances."
+            " With --num_shards, the beginning of their names: NAME-00000-of-00200.",
             required=True,
+        )
+        flags.DEFINE_boolean(
+            "dry_run", False, "Only look at samples of the text, and say what to expect."
         )
     with cli.group("Tokenization"):
         cli.define_tokenizer_flags()
+        flags.DEFINE_string(
+            "word_separator",
+            None,
+            "What separates words in text that was segmented into words, such as Chinese: ' ' or a"
+            " mark. All tokens of a word are then masked together.",
+        )
     with cli.group("Instances"):
-        flags.DEFINE_integer(
-            "max_seq_length",
-            128,
-            "Longest sequence in tokens, [CLS] and [SEP] included; run_pretraining.py must be"
-            " given the same.",
-            lower_bound=5,
-        )
-        flags.DEFINE_integer(
-            "max_predictions_per_seq",
-            20,
-            "Most masked tokens in a sequence; about max_seq_length * masked_lm_prob."
-            " run_pretraining.py must be given the same.",
-            lower_bound=1,
-        )
-        flags.DEFINE_float(
-            "masked_lm_prob", 0.15, "Share of tokens to mask.", lower_bound=0.0, upper_bound=1.0
-        )
-        flags.DEFINE_boolean("do_whole_word_mask", False, "Mask all pieces of a word together.")
-        flags.DEFINE_integer(
-            "dupe_factor", 10, "How many times the text is used, with new masks.", lower_bound=1
-        )
-        flags.DEFINE_float(
-            "short_seq_prob",
-            0.1,
-            "Share of documents cut into shorter sequences, so that the model sees some.",
-            lower_bound=0.0,
-            upper_bound=1.0,
-        )
-        flags.DEFINE_integer(
-            "random_seed", 12345, "The same seed and text give the same instances."
-        )
+        _define_instance_flags()
+    with cli.group("Objective"):
+        _define_objective_flags()
+    with cli.group("Large corpora"):
+        _define_sharding_flags()
+
+
+def _define_instance_flags() -> None:
+    flags.DEFINE_integer(
+        "max_seq_length",
+        128,
+        "Longest sequence in tokens, [CLS] and [SEP] included.",
+        lower_bound=5,
+    )
+    flags.DEFINE_integer(
+        "max_predictions_per_seq",
+        None,
+        "Most masked tokens in a sequence. If --masked_lm_prob has another value than 0.15, this is"
+        " max_seq_length * masked_lm_prob unless given, else as published (default: 20)",
+        lower_bound=1,
+    )
+    flags.DEFINE_float(
+        "masked_lm_prob",
+        PUBLISHED_MASKED_LM_PROB,
+        "Share of tokens to mask; 0.4 has been found to suit large models (Wettig et al., 2023).",
+        lower_bound=0.0,
+        upper_bound=1.0,
+    )
+    flags.DEFINE_boolean("do_whole_word_mask", False, "Mask all pieces of a word together.")
+    flags.DEFINE_integer(
+        "max_ngram",
+        1,
+        "Mask up to so many words in a row, n of them with a probability that falls as 1 / n.",
+        lower_bound=1,
+        upper_bound=10,
+    )
+    flags.DEFINE_integer(
+        "dupe_factor",
+        None,
+        "How many times the text is used, with new masks. With --static_masks=false 1 unless given,"
+        " else as published (default: 10)",
+        lower_bound=1,
+    )
+    flags.DEFINE_float(
+        "short_seq_prob",
+        0.1,
+        "Share of documents cut into shorter sequences, so that the model sees some.",
+        lower_bound=0.0,
+        upper_bound=1.0,
+    )
+    flags.DEFINE_integer("random_seed", 12345, "The same seed and text give the same instances.")
+
+
+def _define_objective_flags() -> None:
+    flags.DEFINE_boolean(
+        "use_next_sentence",
+        True,
+        "Make pairs of segments to tell apart. Without, a sequence is one segment of full length;"
+        " pass the same to run_pretraining.py.",
+    )
+    flags.DEFINE_boolean(
+        "sentence_order",
+        False,
+        "Tell whether two segments stand in their order or were swapped (ALBERT), in place of"
+        " whether the second comes from another document.",
+    )
+    flags.DEFINE_boolean(
+        "pack_documents",
+        False,
+        "With --use_next_sentence=false: let sequences run on into the next document after a"
+        " [SEP], so that short documents leave no padding.",
+    )
+    flags.DEFINE_boolean(
+        "static_masks",
+        True,
+        "Choose the masked tokens now. Without, run_pretraining.py chooses them anew in every"
+        " epoch: the files are smaller, and one copy of the text is enough.",
+    )
+
+
+def _define_sharding_flags() -> None:
+    flags.DEFINE_integer(
+        "num_shards",
+        None,
+        "Divide the documents among so many files, each made on its own: memory is needed for one"
+        " shard, not for the corpus. Without this flag 1 up to 256 MB of text, beyond that one for"
+        " each 64 MB.",
+        lower_bound=1,
+        upper_bound=99999,
+    )
+    flags.DEFINE_integer(
+        "num_workers",
+        1,
+        "Processes that make shards; their number does not change the result.",
+        lower_bound=1,
+    )
+    flags.DEFINE_boolean(
+        "resume", False, "Keep shards that an earlier run of the same command has finished."
+    )
+    flags.DEFINE_string(
+        "runner",
+        None,
+        "Run as an Apache Beam pipeline: DirectRunner, FlinkRunner, SparkRunner, DataflowRunner."
+        " Needs the [beam] extra.",
+    )
+    flags.DEFINE_string(
+        "beam_options",
+        "",
+        "Options of Beam and its runner, as on a command line:"
+        " '--direct_num_workers=4 --direct_running_mode=multi_processing'.",
+    )
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
+class Options(cli.TokenizerOptions):
     """The flags of this stage, by their names."""
 
-    input_file: str
-    output_file: str
-    vocab_file: str
-    do_lower_case: bool = True
+    input_file: str = ""
+    output_file: str = ""
+    dry_run: bool = False
+    word_separator: Optional[str] = None
     max_seq_length: int = 128
-    max_predictions_per_seq: int = 20
-    masked_lm_prob: float = 0.15
+    max_predictions_per_seq: Optional[int] = None
+    masked_lm_prob: float = PUBLISHED_MASKED_LM_PROB
     do_whole_word_mask: bool = False
-    dupe_factor: int = 10
+    max_ngram: int = 1
+    dupe_factor: Optional[int] = None
     short_seq_prob: float = 0.1
     random_seed: int = 12345
+    use_next_sentence: bool = True
+    sentence_order: bool = False
+    pack_documents: bool = False
+    static_masks: bool = True
+    num_shards: Optional[int] = None
+    num_workers: int = 1
+    resume: bool = False
+    runner: Optional[str] = None
+    beam_options: str = ""
 
     def __post_init__(self):
-        if self.do_lower_case is None:
-            object.__setattr__(self, "do_lower_case", True)
         problems = []
         if not self.vocab_file:
             problems.append("--vocab_file is required")
         outputs = self.output_files()
         if len(set(outputs)) < len(outputs) or not outputs:
             problems.append(f"--output_file={self.output_file}: expected file names, each once")
+        if len(outputs) > 1 and (self.num_shards or 1) > 1:
+            problems.append("--output_file: one name, please, to which --num_shards adds numbers")
+        if self.sentence_order and not self.use_next_sentence:
+            problems.append("--sentence_order needs pairs of segments: --use_next_sentence=true")
+        if self.pack_documents and self.use_next_sentence:
+            problems.append("--pack_documents is for single segments: --use_next_sentence=false")
+        if self.max_ngram > 1 and not self.static_masks:
+            problems.append("--max_ngram is not for --static_masks=false, which masks single words")
+        if self.word_separator == "":
+            problems.append("--word_separator: expected a text, ' ' for example")
+        if self.beam_options and not self.runner:
+            problems.append("--beam_options needs --runner, for example --runner=DirectRunner")
         cli.check(problems)
 
     def output_files(self) -> list[str]:
-        """Returns the names of the TFRecord files."""
+        """Returns the names in --output_file."""
         return [name.strip() for name in self.output_file.split(",") if name.strip()]
 
-    def masking_settings(self) -> masking.Settings:
-        """Returns the part that decides how instances are made."""
+    def settings(self) -> masking.Settings:
+        """Returns the part that decides how instances are made, with what was not given."""
+        predictions = self.max_predictions_per_seq
+        if predictions is None:
+            derived = max(1, math.ceil(self.max_seq_length * self.masked_lm_prob))
+            published = self.masked_lm_prob == PUBLISHED_MASKED_LM_PROB
+            predictions = PUBLISHED_PREDICTIONS if published else derived
+        dupe_factor = self.dupe_factor or (PUBLISHED_DUPE_FACTOR if self.static_masks else 1)
         names = [field.name for field in dataclasses.fields(masking.Settings)]
-        return masking.Settings(**{name: getattr(self, name) for name in names})
-
-
-@dataclasses.dataclass
-class Summary:
-    """What was read and made, for the console and the note beside the data."""
-
-    documents: int = 0
-    sentences: int = 0
-    tokens: int = 0
-    unknown_tokens: int = 0
-    instances: int = 0
-    instance_tokens: int = 0
-    random_next: int = 0
-    bytes: int = 0
-
-    def text(self) -> str:
-        """Returns the summary as a line or two to read."""
-        return (
-            f"{self.documents:,} documents, {self.sentences:,} sentences, {self.tokens:,} tokens"
-            f" ({self.unknown_tokens / max(1, self.tokens):.2%} [UNK]) -> {self.instances:,}"
-            f" instances of {self.instance_tokens / max(1, self.instances):.1f} tokens on average,"
-            f" {self.random_next / max(1, self.instances):.0%} with a random next segment,"
-            f" {size(self.bytes)}"
+        values = {name: getattr(self, name) for name in names if hasattr(self, name)}
+        values.update(
+            max_predictions_per_seq=predictions,
+            dupe_factor=dupe_factor,
+            words_are_marked=self.word_separator is not None,
         )
+        return masking.Settings(**values)
 
 
 def run(options: Options) -> Summary:
-    """Makes the data; returns what was read and made.
+    """Makes the data; returns what was read and made, or is expected with --dry_run.
 
     Raises:
       UserError: an input cannot be used, or nothing would come of it.
     """
+    if options.runner:
+        from bert_toolkit import beam
+
+        beam.use_for_remote_paths()
     input_files = files.expand_inputs(options.input_file, "input_file")
-    files.check_input(options.vocab_file, "vocab_file")
-    tokenizer = tokenization.FullTokenizer(options.vocab_file, options.do_lower_case)
-    for problem in tokenization.vocabulary_problems(options.vocab_file):
-        logging.warning("%s", problem)
+    files.check_input(options.vocab_file or "", "vocab_file")
+    rules = tokenizers.rules(options, options.vocab_file)
+    recipe = Recipe(
+        options.vocab_file or "",
+        rules,
+        options.settings(),
+        options.random_seed,
+        options.word_separator,
+    )
+    tokenizers.load(recipe.vocab_file, rules)  # tell what is wrong with it before the work
+    _warn_of_few_predictions(recipe.settings)
+    if options.dry_run:
+        return _forecast(input_files, recipe, options)
     for name in options.output_files():
         files.check_output(name)
     logging.info(
         "reading %s", ", ".join(input_files[:5]) + (", ..." if len(input_files) > 5 else "")
     )
+    if not _divides(input_files, options):
+        summary = _make_one(input_files, recipe, options)
+    else:
+        directory = os.path.dirname(options.output_files()[0])
+        with corpus.unpacked(input_files, directory) as plain_files:
+            summary = _make_shards(corpus.Corpus.of(plain_files, input_files), recipe, options)
+    _check_summary(summary, recipe.settings, options)
+    return summary
 
-    summary = Summary()
-    documents = read_documents(input_files, tokenizer, summary)
-    _check_documents(documents, options)
-    rng = random.Random(options.random_seed)
-    instances = masking.create_instances(
-        documents, masking.Vocabulary(tokenizer), options.masking_settings(), rng
+
+def _divides(input_files: Sequence[str], options: Options) -> bool:
+    """Whether the data is made in several shards (or by Beam, which knows no other way)."""
+    if options.num_shards is not None or options.runner:
+        return options.num_shards != 1 or bool(options.runner)
+    if len(options.output_files()) > 1:
+        return False
+    return forecast.text_bytes(input_files) > LARGEST_SINGLE_SHARD
+
+
+def _make_one(input_files: Sequence[str], recipe: Recipe, options: Options) -> Summary:
+    """Makes the data in one go, the published way."""
+    if options.num_workers > 1:
+        logging.warning("--num_workers=%d has no use without --num_shards", options.num_workers)
+    shard = Shard(
+        0, 1, corpus.Corpus.of(input_files), corpus.Span(0, 0), tuple(options.output_files())
     )
-    _write(instances, options, tokenizer, summary)
-    logging.info("%s", summary.text())
-    if summary.random_next == summary.instances:
+    kept = shards.finished(recipe, shard) if options.resume else None
+    if kept:
+        logging.info("%s: finished by an earlier run, kept", options.output_file)
+        return kept
+    summary = shards.make(recipe, shard)
+    for name in shard.outputs:
+        logging.info("wrote %s", name)
+    return summary
+
+
+def plan(text: corpus.Corpus, options: Options) -> list[Shard]:
+    """Divides a corpus into shards."""
+    count = options.num_shards or max(1, math.ceil(text.size / SHARD_SIZE))
+    name = options.output_files()[0]
+    return [
+        Shard(index, count, text, span, (f"{name}-{index:05d}-of-{count:05d}",))
+        for index, span in enumerate(text.spans(count))
+    ]
+
+
+def _make_shards(text: corpus.Corpus, recipe: Recipe, options: Options) -> Summary:
+    planned = plan(text, options)
+    logging.info("%s of text in %d shards", size(text.size), len(planned))
+    _remove_leftovers(options)
+    done: dict[int, Summary] = {}
+    if options.resume:
+        kept = {shard.index: shards.finished(recipe, shard) for shard in planned}
+        done = {index: summary for index, summary in kept.items() if summary}
+        logging.info("%d of %d shards were finished by an earlier run", len(done), len(planned))
+    waiting = [shard for shard in planned if shard.index not in done]
+    with Progress("making", "shards", total=len(waiting)) as progress:
+        for shard, summary in _results(waiting, recipe, options):
+            done[shard.index] = summary
+            progress.update()
+    _check_shards(planned, done, recipe.settings)
+    logging.info("wrote %s-*-of-%05d", options.output_files()[0], len(planned))
+    return functools.reduce(Summary.__add__, done.values())
+
+
+def _results(waiting: Sequence[Shard], recipe: Recipe, options: Options):
+    """Yields (shard, summary) as shards are finished."""
+    make = functools.partial(shards.make, recipe)
+    if options.runner:
+        from bert_toolkit import beam
+
+        yield from beam.run(waiting, recipe, options.runner, options.beam_options)
+    elif options.num_workers == 1:
+        yield from ((shard, make(shard)) for shard in waiting)
+    else:
+        try:
+            yield from workers.run(make, waiting, options.num_workers)
+        except workers.WorkerDied as death:
+            shards.remove_unfinished(death.argument.outputs, death.pid)
+            raise UserError(_death_notice(death)) from None
+
+
+def _death_notice(death: workers.WorkerDied) -> str:
+    shard = death.argument
+    how = f"ended with exit code {death.exit_code}"
+    if death.exit_code < 0:
+        how = f"was killed by {signal.Signals(-death.exit_code).name}"
+    if death.exit_code == -signal.SIGKILL:
+        how += ", as the system does when memory runs out (then use more --num_shards, or fewer"
+        how += " --num_workers)"
+    return (
+        f"shard {shard.index} of {shard.count} ({shard.outputs[0]}): its process {how};"
+        " run the same command with --resume to go on with the shards that are finished"
+    )
+
+
+def _remove_leftovers(options: Options) -> None:
+    """Removes what an earlier run that was killed left half-written, if no process writes it."""
+    name = glob.escape(options.output_files()[0])
+    for path in glob.glob(files.unfinished_name(f"{name}-*", "*")):
+        process = path.rpartition("-")[2]
+        if process.isdigit() and not workers.is_alive(int(process)):
+            files.remove(path)
+
+
+def _check_shards(
+    planned: Sequence[Shard], done: dict[int, Summary], settings: masking.Settings
+) -> None:
+    """Takes all back if the corpus holds too little; warns of shards that hold too little."""
+    try:
+        documents = sum(summary.documents for summary in done.values())
+        shards.check_documents(documents, planned[0].corpus, settings)
+    except UserError:
+        shards.remove(planned)
+        raise
+    poor = [index for index, summary in sorted(done.items()) if summary.documents < 2]
+    if poor:
+        logging.warning(
+            "%d of %d shards hold fewer than two documents (the first is shard %d); fewer"
+            " --num_shards would mix the text better",
+            len(poor),
+            len(done),
+            poor[0],
+        )
+
+
+def _warn_of_few_predictions(settings: masking.Settings) -> None:
+    expected = settings.max_seq_length * settings.masked_lm_prob
+    if settings.max_predictions_per_seq < 0.9 * expected:
+        logging.warning(
+            "--max_predictions_per_seq=%d limits masking: --masked_lm_prob=%g of %d tokens would"
+            " be %d",
+            settings.max_predictions_per_seq,
+            settings.masked_lm_prob,
+            settings.max_seq_length,
+            round(expected),
+        )
+
+
+def _check_summary(summary: Summary, settings: masking.Settings, options: Options) -> None:
+    logging.info("%s", summary.text(settings))
+    if settings.needs_two_documents and summary.random_next == summary.instances:
         logging.warning(
             "every instance has a random next segment, because every document has one sentence"
             " only: next-sentence prediction learns nothing. Put a blank line between documents,"
             " not sentences."
         )
-    for name in options.output_files():
-        logging.info("wrote %s", name)
-    return summary
 
 
-def read_documents(input_files: Sequence[str], tokenizer, summary: Summary) -> list[Document]:
-    """Reads and tokenizes text; documents end at blank lines, and only there, as published."""
-    unknown = tokenizer.vocab[tokenization.UNKNOWN]
-    documents: list[Document] = [[]]
-    with Progress("reading", "lines") as progress:
-        for line in _lines_of_all(input_files):
-            progress.update()
-            line = line.strip()
-            if not line:
-                documents.append([])
-                continue
-            sentence = tokenizer.encode(line)
-            if sentence:
-                documents[-1].append(sentence)
-                summary.tokens += len(sentence)
-                summary.unknown_tokens += sentence.count(unknown)
-    documents = [document for document in documents if document]
-    summary.documents = len(documents)
-    summary.sentences = sum(map(len, documents))
-    return documents
-
-
-def _lines_of_all(input_files: Sequence[str]) -> Iterator[str]:
-    line = ""
-    for index, name in enumerate(input_files):
-        if line.strip():
-            logging.warning(
-                "%s ends without a blank line: its last document goes on in %s",
-                input_files[index - 1],
-                name,
-            )
-        for line in files.read_lines(name):  # noqa: UP028 (the last line is looked at above)
-            yield line
-
-
-def _check_documents(documents: Sequence[Document], options: Options) -> None:
-    if not documents:
-        raise UserError(
-            f"--input_file={options.input_file}: no text in it; expected sentences, one a line"
-        )
-    if len(documents) == 1:
-        raise UserError(
-            f"--input_file={options.input_file}: one document only, so that a random next segment"
-            " would come from the same document; put a blank line between documents"
-        )
-    expected = options.max_seq_length * options.masked_lm_prob
-    if options.max_predictions_per_seq < 0.9 * expected:
-        logging.warning(
-            "--max_predictions_per_seq=%d limits masking: --masked_lm_prob=%g of %d tokens would"
-            " be %d",
-            options.max_predictions_per_seq,
-            options.masked_lm_prob,
-            options.max_seq_length,
-            round(expected),
-        )
-
-
-def _write(instances: Iterable[Instance], options: Options, tokenizer, summary: Summary) -> None:
-    """Writes the instances in turn to the output files, and the notes beside them."""
-    schema = records.pretraining_schema(options.max_seq_length, options.max_predictions_per_seq)
-    outputs = options.output_files()
-    with files.replacing(outputs + [records.note_path(name) for name in outputs]) as names:
-        writers = [records.RecordWriter(name) for name in names[: len(outputs)]]
-        with Progress("writing", "instances") as progress:
-            for instance in instances:
-                writer = writers[summary.instances % len(writers)]
-                writer.write(schema.encode(record_values(instance)))
-                summary.instances += 1
-                summary.instance_tokens += len(instance.input_ids)
-                summary.random_next += instance.is_random_next
-                progress.update()
-        for writer, note_name in zip(writers, names[len(outputs) :]):
-            writer.close()
-            summary.bytes += writer.bytes
-            note = _note(options, tokenizer, summary, writer)
-            with files.open_binary(note_name, "wb") as note_writer:
-                note_writer.write(records.note_text(note).encode())
-
-
-def record_values(instance: Instance) -> dict[str, Any]:
-    """Returns the features of an instance by name, unpadded."""
-    length, first = len(instance.input_ids), instance.first_segment
-    return {
-        "input_ids": instance.input_ids,
-        "input_mask": [1] * length,
-        "segment_ids": [0] * first + [1] * (length - first),
-        "masked_lm_positions": instance.masked_positions,
-        "masked_lm_ids": instance.masked_ids,
-        "masked_lm_weights": [1.0] * len(instance.masked_ids),
-        "next_sentence_labels": [int(instance.is_random_next)],
-    }
-
-
-def _note(
-    options: Options, tokenizer, summary: Summary, writer: records.RecordWriter
-) -> dict[str, Any]:
-    return {
-        "made_by": "create_pretraining_data",
-        **dataclasses.asdict(options),
-        "vocab_size": max(tokenizer.vocab.values()) + 1,
-        "vocab_sha256": files.digest(options.vocab_file),
-        "records": writer.records,
-        "bytes": writer.bytes,
-        "all_files": dataclasses.asdict(summary),
-    }
+def _forecast(input_files: Sequence[str], recipe: Recipe, options: Options) -> Summary:
+    seen = forecast.look(input_files, recipe)
+    divided = _divides(input_files, options)
+    count = 1
+    if divided:
+        count = options.num_shards or max(1, math.ceil(seen.text_bytes / SHARD_SIZE))
+    logging.info("%s, in %d files", seen.summary.text(recipe.settings), count)
+    logging.info(
+        "about %s with --num_workers=%d, and %s of memory for each worker (from %s of samples)",
+        duration(seen.seconds / min(options.num_workers, count)),
+        options.num_workers,
+        size(seen.memory(count)),
+        size(seen.sample_bytes),
+    )
+    return seen.summary
 
 
 def main(values: Any) -> None:

@@ -19,7 +19,7 @@ from typing import Any, Optional
 
 from absl import flags, logging
 
-from bert_toolkit import cli, files, records
+from bert_toolkit import cli, files, records, tokenizers
 
 # Instances among which the next one is drawn; the files were shuffled as a whole when they were
 # made.
@@ -211,8 +211,9 @@ def _with_tokenization(model, train_files: list[str]):
     unchanged = files.exists(noted) and files.digest(noted) == note.get("vocab_sha256")
     if vocab_file is None and unchanged:
         vocab_file = noted
-    lower_case = note.get("do_lower_case", model.do_lower_case)
-    return dataclasses.replace(model, vocab_file=vocab_file, do_lower_case=lower_case)
+    return dataclasses.replace(
+        model, vocab_file=vocab_file, rules=tokenizers.rules_from(note, model.rules)
+    )
 
 
 def evaluate(runner, eval_files: list[str], options: Options) -> dict[str, Any]:

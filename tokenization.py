@@ -8,17 +8,17 @@ This module does not import TensorFlow.
 """
 
 import collections
-import functools
+import itertools
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
-from typing import Union
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Callable, Optional, Union
 
 import six
 
 from bert_toolkit.errors import UserError
 
-UNKNOWN, CLASSIFY, SEPARATE, MASK = "[UNK]", "[CLS]", "[SEP]", "[MASK]"
+UNKNOWN, CLASSIFY, SEPARATE, MASK, PAD = "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[PAD]"
 
 # How many different pieces of text a FullTokenizer remembers (some 200 bytes each), and the longest
 # piece worth remembering: longer ones hardly ever come again.
@@ -71,6 +71,10 @@ def _read_lines(path: str) -> Iterable[bytes]:
                 yield from reader
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; expected a vocabulary file") from None
+    except Exception as error:
+        if "://" not in path or not hasattr(error, "message"):
+            raise
+        raise UserError(f"{path}: {error.message}; expected a vocabulary file") from None
 
 
 def vocabulary_problems(vocab_file: str) -> list[str]:
@@ -108,57 +112,150 @@ def whitespace_tokenize(text: str) -> list[str]:
 
 
 class FullTokenizer:
-    """Text to WordPiece tokens or ids, end to end.
+    """Text to WordPiece tokens or ids, end to end, and back.
 
     Attributes:
       vocab: token -> id, in the order of the file.
       inv_vocab: id -> token.
-      do_lower_case: whether text is lower-cased and stripped of accents.
+      do_lower_case: whether text is lower-cased.
     """
 
-    def __init__(self, vocab_file: str, do_lower_case: bool = True):
-        """Loads the vocabulary; a UserError if it cannot be one of BERT's."""
+    def __init__(
+        self,
+        vocab_file: str,
+        do_lower_case: bool = True,
+        *,
+        strip_accents: Optional[bool] = None,
+        tokenize_chinese_chars: bool = True,
+        never_split: Iterable[str] = (),
+    ):
+        """Loads the vocabulary.
+
+        Args:
+          vocab_file: one token a line.
+          do_lower_case: as the model was trained: true for uncased ones.
+          strip_accents: as BasicTokenizer has it.
+          tokenize_chinese_chars: as BasicTokenizer has it.
+          never_split: tokens such as "[MASK]" that keep their id where they stand in text.
+
+        Raises:
+          UserError: the vocabulary cannot be one of BERT's, or lacks a token of `never_split`.
+        """
         self.vocab = load_vocab(vocab_file)
-        missing = [
-            token for token in (UNKNOWN, CLASSIFY, SEPARATE, MASK) if token not in self.vocab
-        ]
+        self._check_has((UNKNOWN, CLASSIFY, SEPARATE, MASK), vocab_file)
+        never_split = tuple(never_split)
+        self._check_has(never_split, vocab_file)
+        self.inv_vocab = {index: token for token, index in self.vocab.items()}
+        self.do_lower_case = do_lower_case
+        self.basic_tokenizer = BasicTokenizer(
+            do_lower_case=do_lower_case,
+            strip_accents=strip_accents,
+            tokenize_chinese_chars=tokenize_chinese_chars,
+            never_split=never_split,
+        )
+        self.wordpiece_tokenizer = WordpieceTokenizer(vocab=self.vocab)
+        self._ids_of_piece: dict[str, list[int]] = {}
+        self._ids_of_word: dict[str, list[int]] = {}
+
+    def _check_has(self, tokens: Iterable[str], vocab_file: str) -> None:
+        missing = [token for token in tokens if token not in self.vocab]
         if missing:
             raise UserError(
                 f"{vocab_file}: no {', '.join(missing)} among its {len(self.vocab):,} entries;"
                 " expected a BERT vocabulary with one token a line, [UNK] [CLS] [SEP] [MASK] among"
                 " them"
             )
-        self.inv_vocab = {index: token for token, index in self.vocab.items()}
-        self.do_lower_case = do_lower_case
-        self.basic_tokenizer = BasicTokenizer(do_lower_case=do_lower_case)
-        self.wordpiece_tokenizer = WordpieceTokenizer(vocab=self.vocab)
-        self._ids_of_piece: dict[str, list[int]] = {}
 
     def tokenize(self, text: Union[str, bytes]) -> list[str]:
         """Returns the WordPiece tokens of `text`."""
         return convert_ids_to_tokens(self.inv_vocab, self.encode(text))
 
     def encode(self, text: Union[str, bytes]) -> list[int]:
-        """Returns the ids of the WordPiece tokens of `text`, without [CLS] and [SEP]."""
-        text = convert_to_unicode(text)
-        if _VANISHING_SPACES.search(text):
-            text = _VANISHING_SPACES.sub("", text)
-        ids: list[int] = []
+        """Returns the ids of the WordPiece tokens of `text`, without [CLS] and [SEP].
+
+        Text is cut into pieces that the rules treat each on its own, and each is looked up.
+        """
+        text = text if isinstance(text, str) else convert_to_unicode(text)
+        pieces = self.basic_tokenizer.cut(text)
+        try:
+            return list(itertools.chain.from_iterable(map(self._ids_of_piece.__getitem__, pieces)))
+        except KeyError:  # some piece is new
+            return self._encode_and_remember(pieces)
+
+    def _encode_and_remember(self, pieces: list[str]) -> list[int]:
         remembered = self._ids_of_piece
-        for piece in text.split():
-            ids += remembered.get(piece) or self._encode_piece(piece)
+        for piece in pieces:
+            if piece not in remembered:
+                remembered[piece] = self._encode_piece(piece)
+        ids = [number for piece in pieces for number in remembered[piece]]
+        for piece in pieces:
+            if len(piece) > MAX_REMEMBERED_LENGTH:
+                remembered.pop(piece, None)
+        for memory in (remembered, self._ids_of_word):
+            if len(memory) > MAX_REMEMBERED_PIECES:
+                memory.clear()
         return ids
 
+    def encode_batch(self, texts: Iterable[Union[str, bytes]]) -> list[list[int]]:
+        """Returns the ids of every text."""
+        return list(map(self.encode, texts))
+
     def _encode_piece(self, piece: str) -> list[int]:
-        """Encodes text without white space by the rules, and remembers the result."""
-        ids = []
-        for token in self.basic_tokenizer.tokenize(piece):
-            ids += convert_tokens_to_ids(self.vocab, self.wordpiece_tokenizer.tokenize(token))
-        if len(piece) <= MAX_REMEMBERED_LENGTH:
-            if len(self._ids_of_piece) >= MAX_REMEMBERED_PIECES:
-                self._ids_of_piece.clear()
-            self._ids_of_piece[piece] = ids
+        if piece in self.basic_tokenizer.never_split:
+            return [self.vocab[piece]]
+        ids: list[int] = []
+        for word in self.basic_tokenizer.words(piece):
+            known = self._ids_of_word.get(word)
+            if known is None:
+                tokens = self.wordpiece_tokenizer.tokenize(word)
+                known = self._ids_of_word[word] = [self.vocab[token] for token in tokens]
+            ids += known
         return ids
+
+    def tokenize_with_offsets(
+        self, text: Union[str, bytes]
+    ) -> tuple[list[str], list[tuple[int, int]]]:
+        """Returns the tokens of `text`, and of each the characters of `text` it stands for.
+
+        A token stands for text[start:end]. Where characters were dropped or changed (accents,
+        casing, control characters) the span covers what the token was made from; [UNK] covers its
+        word; tokens made from one character share its span.
+        """
+        tokens: list[str] = []
+        offsets: list[tuple[int, int]] = []
+        for word, places in self.basic_tokenizer.words_with_places(convert_to_unicode(text)):
+            kept = word in self.basic_tokenizer.never_split
+            pieces = [word] if kept else self.wordpiece_tokenizer.tokenize(word)
+            tokens += pieces
+            if len(pieces) == 1:
+                offsets.append((places[0], places[-1] + 1))
+                continue
+            start = 0
+            for piece in pieces:
+                end = start + len(piece) - (2 if start else 0)  # without its ##
+                offsets.append((places[start], places[end - 1] + 1))
+                start = end
+        return tokens, offsets
+
+    def decode(self, ids: Iterable[int], skip_special_tokens: bool = True) -> str:
+        """Returns readable text: pieces joined to words, punctuation set as it is written.
+
+        Casing, accents and white space that tokenization took away do not come back. Tokenizing
+        the result gives the same ids again, [UNK] and tokens of `skip_special_tokens` apart.
+
+        Args:
+          ids: ids of WordPiece tokens.
+          skip_special_tokens: leave out [CLS], [SEP] and [PAD].
+        """
+        skipped = (CLASSIFY, SEPARATE, PAD) if skip_special_tokens else ()
+        tokens = [token for token in self.convert_ids_to_tokens(ids) if token not in skipped]
+        words: list[str] = []
+        for token in tokens:
+            if words and token.startswith("##") and len(token) > 2:
+                words[-1] += token[2:]
+            else:
+                words.append(token)
+        return _as_written(words)
 
     def convert_tokens_to_ids(self, tokens: Iterable[str]) -> list[int]:
         """Returns the ids of WordPiece tokens."""
@@ -172,18 +269,103 @@ class FullTokenizer:
 class BasicTokenizer:
     """Cleans text, sets Chinese characters apart, lower-cases if asked, splits off punctuation."""
 
-    def __init__(self, do_lower_case: bool = True):
+    def __init__(
+        self,
+        do_lower_case: bool = True,
+        *,
+        strip_accents: Optional[bool] = None,
+        tokenize_chinese_chars: bool = True,
+        never_split: Iterable[str] = (),
+    ):
+        """Sets the rules.
+
+        Args:
+          do_lower_case: lower-case the text.
+          strip_accents: remove combining marks; None does so when lower-casing, as published.
+          tokenize_chinese_chars: make a word of every CJK ideograph, as published.
+          never_split: texts that are words wherever they stand, and stay as they are.
+        """
         self.do_lower_case = do_lower_case
+        self.strip_accents = do_lower_case if strip_accents is None else strip_accents
+        self.never_split = frozenset(never_split)
+        self._ideographs_apart = tokenize_chinese_chars
+        self._cleaned = _CharTable(_clean_char)
+        self._split_rule = _strip_or_set_apart if self.strip_accents else _set_apart
+        self._split = _CharTable(self._split_rule)
+        longest_first = sorted(self.never_split, key=len, reverse=True)
+        self._kept = re.compile(f"({'|'.join(map(re.escape, longest_first))})")
 
     def tokenize(self, text: Union[str, bytes]) -> list[str]:
         """Returns the words and punctuation marks of `text`, not yet cut into WordPieces."""
-        cleaned = "".join(map(_clean_char, convert_to_unicode(text)))
         words: list[str] = []
-        for word in whitespace_tokenize(cleaned):
-            if self.do_lower_case:
-                word = _strip_accents(word.lower())
-            words += whitespace_tokenize("".join(map(_set_punctuation_apart, word)))
+        for piece in self.cut(convert_to_unicode(text)):
+            words += [piece] if piece in self.never_split else self.words(piece)
         return words
+
+    def cut(self, text: str) -> list[str]:
+        """Cuts text where the rules would in any case: at white space and around ideographs.
+
+        The words of the text are those of its pieces, one piece after the other. So the work on a
+        piece is done once, however often it occurs.
+        """
+        if self.never_split:
+            parts = self._kept.split(text)  # what is kept stands at the odd places
+            return [
+                piece
+                for index, part in enumerate(parts)
+                for piece in ([part] if index % 2 else self._cut(part))
+            ]
+        return self._cut(text)
+
+    def _cut(self, text: str) -> list[str]:
+        if not text.isprintable():
+            text = _VANISHING_SPACES.sub("", text)
+        if self._ideographs_apart and not text.isascii() and _NEAR_IDEOGRAPHS.search(text):
+            return _IDEOGRAPHS_AND_OTHERS.findall(text)
+        return text.split()
+
+    def words(self, piece: str) -> list[str]:
+        """Returns the words and punctuation marks of one piece that `cut` made."""
+        if piece.isascii() and piece.isprintable():
+            return _ASCII_WORDS.findall(piece.lower() if self.do_lower_case else piece)
+        if not piece.isprintable() or "\ufffd" in piece:
+            piece = piece.translate(self._cleaned)
+        words: list[str] = []
+        for word in piece.split():
+            if self.do_lower_case:
+                word = word.lower()
+            if self.strip_accents:
+                word = unicodedata.normalize("NFD", word)
+            words += [word] if word.isalnum() else word.translate(self._split).split()
+        return words
+
+    def words_with_places(self, text: str) -> Iterator[tuple[str, list[int]]]:
+        """Yields every word of `text` and, for each of its characters, where in `text` it was.
+
+        The rules of `words` again, a character at a time, for those who need to know.
+        """
+        start = 0
+        parts = self._kept.split(text) if self.never_split else [text]
+        for index, part in enumerate(parts):
+            if index % 2:
+                yield part, list(range(start, start + len(part)))
+            else:
+                for word in self._placed_words(part, start):
+                    yield "".join(char for char, _ in word), [place for _, place in word]
+            start += len(part)
+
+    def _placed_words(self, text: str, start: int) -> Iterator["_Placed"]:
+        placed = _apply(self._clean_or_set_apart, list(zip(text, itertools.count(start))))
+        for word in _split_placed(placed):
+            if self.do_lower_case:
+                word = _lower_placed(word)
+            if self.strip_accents:
+                word = _decompose_placed(word)
+            yield from _split_placed(_apply(self._split_rule, word))
+
+    def _clean_or_set_apart(self, char: str) -> str:
+        ideograph = self._ideographs_apart and _IDEOGRAPH.match(char)
+        return f" {char} " if ideograph else _clean_char(char)
 
 
 class WordpieceTokenizer:
@@ -195,7 +377,8 @@ class WordpieceTokenizer:
         self.vocab = vocab
         self.unk_token = unk_token
         self.max_input_chars_per_word = max_input_chars_per_word
-        self._longest_entry = max(map(len, vocab), default=0)
+        self._at_start = _Entries({token: token for token in vocab})
+        self._inside = _Entries({token[2:]: token for token in vocab if token.startswith("##")})
 
     def tokenize(self, text: Union[str, bytes]) -> list[str]:
         """Returns the pieces of every word of `text`; those inside a word begin with ##.
@@ -217,47 +400,83 @@ class WordpieceTokenizer:
         pieces = []
         start = 0
         while start < len(word):
-            prefix = "##" if start else ""
-            for end in range(min(len(word), start + self._longest_entry), start, -1):
-                piece = prefix + word[start:end]
-                if piece in self.vocab:
+            entries = self._inside if start else self._at_start
+            for length in entries.lengths.get(word[start : start + 3], (2, 1)):
+                token = entries.tokens.get(word[start : start + length])
+                if token:
                     break
             else:
                 return []
-            pieces.append(piece)
-            start = end
+            pieces.append(token)
+            start += len(token) - 2 if start else len(token)
         return pieces
 
+
+class _Entries:
+    """Entries of a vocabulary, made for finding the longest one that a text begins with.
+
+    Attributes:
+      tokens: text -> the token that stands for it.
+      lengths: the first three characters of longer entries -> the lengths to try, longest first.
+    """
+
+    def __init__(self, tokens: dict[str, str]):
+        self.tokens = tokens
+        found: dict[str, set[int]] = collections.defaultdict(lambda: {1, 2})
+        for text in tokens:
+            if len(text) > 2:
+                found[text[:3]].add(len(text))
+        self.lengths = {head: sorted(lengths, reverse=True) for head, lengths in found.items()}
+
+
+class _CharTable(dict):
+    """Code point -> what becomes of that character, filled as they come; for str.translate."""
+
+    def __init__(self, rule: Callable[[str], str]):
+        super().__init__()
+        self._rule = rule
+
+    def __missing__(self, code: int) -> str:
+        self[code] = result = self._rule(chr(code))
+        return result
+
+
+# --- The rules, character by character ---
 
 # Characters that str.split() takes for white space while BERT's rules drop them as control
 # characters, joining what stands on their two sides.
 _VANISHING_SPACES = re.compile("[\x0b\x0c\x1c-\x1f\x85]")
 
+# The CJK Unified Ideographs with their extensions A to E, and the compatibility ideographs.
+# Hangul, Hiragana and Katakana are not among them: those scripts are cut like any other.
+_IDEOGRAPHS = (
+    "\u4e00-\u9fff\u3400-\u4dbf\U00020000-\U0002a6df\U0002a700-\U0002b73f"
+    "\U0002b740-\U0002b81f\U0002b820-\U0002ceaf\uf900-\ufaff\U0002f800-\U0002fa1f"
+)
+_IDEOGRAPH = re.compile(f"[{_IDEOGRAPHS}]")
+_NEAR_IDEOGRAPHS = re.compile("[\u3400-\U0002fa1f]")  # one range is quicker to look for
+_IDEOGRAPHS_AND_OTHERS = re.compile(rf"[{_IDEOGRAPHS}]|[^\s{_IDEOGRAPHS}]+")
 
-@functools.lru_cache(maxsize=65536)
+
+# ASCII text without control characters: words, and whatever else is printed, each for itself.
+_ASCII_WORDS = re.compile(r"[a-zA-Z0-9]+|[!-~]")
+
+
 def _clean_char(char: str) -> str:
-    """Returns what becomes of a character: nothing, a space, itself, or itself set apart."""
+    """Returns what becomes of a character: nothing, a space, or itself."""
     if char in "\0\ufffd" or _is_control(char):
         return ""
-    if _is_whitespace(char):
-        return " "
-    if _is_chinese_char(ord(char)):
-        return f" {char} "
-    return char
+    return " " if _is_whitespace(char) else char
 
 
-@functools.lru_cache(maxsize=65536)
-def _set_punctuation_apart(char: str) -> str:
+def _set_apart(char: str) -> str:
+    """Returns a punctuation mark with spaces around it, anything else as it is."""
     return f" {char} " if _is_punctuation(char) else char
 
 
-def _strip_accents(text: str) -> str:
-    """Removes combining marks (Unicode category Mn) after canonical decomposition."""
-    if text.isascii():
-        return text
-    return "".join(
-        char for char in unicodedata.normalize("NFD", text) if unicodedata.category(char) != "Mn"
-    )
+def _strip_or_set_apart(char: str) -> str:
+    """As `_set_apart`, and combining marks (Unicode category Mn) vanish."""
+    return "" if unicodedata.category(char) == "Mn" else _set_apart(char)
 
 
 def _is_whitespace(char: str) -> bool:
@@ -280,23 +499,69 @@ def _is_punctuation(char: str) -> bool:
     return unicodedata.category(char).startswith("P")
 
 
-# The CJK Unified Ideographs with their extensions A to E, and the compatibility ideographs.
-# Hangul, Hiragana and Katakana are not among them: those scripts are cut like any other.
-_CHINESE_RANGES = (
-    (0x4E00, 0x9FFF),
-    (0x3400, 0x4DBF),
-    (0x20000, 0x2A6DF),
-    (0x2A700, 0x2B73F),
-    (0x2B740, 0x2B81F),
-    (0x2B820, 0x2CEAF),
-    (0xF900, 0xFAFF),
-    (0x2F800, 0x2FA1F),
+# --- The same on characters that remember where they were: (character, place) ---
+
+_Placed = list[tuple[str, int]]
+
+
+def _apply(rule: Callable[[str], str], placed: _Placed) -> _Placed:
+    """Replaces every character by what `rule` makes of it, at the same place."""
+    return [(each, place) for char, place in placed for each in rule(char)]
+
+
+def _split_placed(placed: _Placed) -> Iterator[_Placed]:
+    """Yields what stands between white space."""
+    for is_space, group in itertools.groupby(placed, lambda pair: pair[0].isspace()):
+        if not is_space:
+            yield list(group)
+
+
+def _lower_placed(word: _Placed) -> _Placed:
+    # Lower-casing looks at the neighbours (a final sigma), but each character gives as many as it
+    # does alone.
+    lowered = "".join(char for char, _ in word).lower()
+    places = [place for char, place in word for _ in char.lower()]
+    return list(zip(lowered, places))
+
+
+def _decompose_placed(word: _Placed) -> _Placed:
+    """Canonical decomposition (NFD): each character's own, then marks in canonical order."""
+    decomposed = _apply(lambda char: unicodedata.normalize("NFD", char), word)
+    ordered: _Placed = []
+    for is_mark, group in itertools.groupby(
+        decomposed, lambda pair: unicodedata.combining(pair[0]) > 0
+    ):
+        run = list(group)
+        ordered += sorted(run, key=lambda pair: unicodedata.combining(pair[0])) if is_mark else run
+    return ordered
+
+
+# --- Writing text from words ---
+
+_JOINS_LEFT = frozenset(
+    ".,!?;:%)]}\u2019\u201d\u3002\uff0c\u3001\uff01\uff1f\uff1b\uff1a\uff09\u300b\u300d\u2026"
 )
+_JOINS_RIGHT = frozenset("([{$#@\u201c\u2018\uff08\u300a\u300c")
+_JOINS_BOTH = frozenset("-/_'\u2010\u2011")
 
 
-def _is_chinese_char(code: int) -> bool:
-    return any(first <= code <= last for first, last in _CHINESE_RANGES)
+def _as_written(words: list[str]) -> str:
+    """Joins words with spaces, but sets punctuation and ideographs without them."""
+    text = ""
+    for word in words:
+        before = text[-1:]
+        tight = (
+            word in _JOINS_LEFT
+            or word in _JOINS_BOTH
+            or before in _JOINS_RIGHT
+            or before in _JOINS_BOTH
+            or (_IDEOGRAPH.match(word) and (_IDEOGRAPH.match(before) or before in _JOINS_LEFT))
+        )
+        text += word if tight or not text else f" {word}"
+    return text
 
+
+# --- Casing ---
 
 _UNCASED_MODELS = (
     "uncased_L-24_H-1024_A-16",

@@ -11,7 +11,7 @@ import signal
 import sys
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, Optional, TypeVar
 
 from absl import flags, logging
@@ -100,6 +100,21 @@ def define_tokenizer_flags() -> None:
         "Lower-case the text and strip accents: true for uncased models, false for cased ones."
         " Without this flag, what the model directory says (tokenizer_config.json), else true.",
     )
+    flags.DEFINE_boolean(
+        "strip_accents",
+        None,
+        "Strip accents; without this flag, when lower-casing.",
+    )
+    flags.DEFINE_boolean(
+        "tokenize_chinese_chars",
+        None,
+        "Make a token of every Chinese character; without this flag, true.",
+    )
+    flags.DEFINE_list(
+        "never_split",
+        None,
+        "Tokens of the vocabulary, separated by commas, that stay whole in text: [MASK],[E1].",
+    )
 
 
 def define_model_flags(init_checkpoint_help: str) -> None:
@@ -119,14 +134,23 @@ def define_model_flags(init_checkpoint_help: str) -> None:
 
 
 @dataclasses.dataclass(frozen=True)
-class ModelOptions:
+class TokenizerOptions:
+    """The flags that say how text becomes token ids; None where a flag is not given."""
+
+    vocab_file: Optional[str] = None
+    do_lower_case: Optional[bool] = None
+    strip_accents: Optional[bool] = None
+    tokenize_chinese_chars: Optional[bool] = None
+    never_split: Optional[Sequence[str]] = None
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelOptions(TokenizerOptions):
     """The flags that name a model's files; a stage's options build on it."""
 
     bert_dir: Optional[str] = None
     bert_config_file: Optional[str] = None
-    vocab_file: Optional[str] = None
     init_checkpoint: Optional[str] = None
-    do_lower_case: Optional[bool] = None
 
     def missing_files(self, *names: str) -> list[str]:
         """Returns a sentence for each of the file flags that is not given, nor --bert_dir."""

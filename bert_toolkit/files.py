@@ -1,6 +1,7 @@
 """Files: input patterns, text by the line, outputs that appear whole or not at all, I/O errors.
 
-Paths with :// (gs:// and the like) go through TensorFlow's file system layer, others not.
+Paths with :// (gs:// and the like) go through TensorFlow's file system layer (or what
+`use_for_remote_paths` puts in its place), others not.
 """
 
 import contextlib
@@ -9,8 +10,9 @@ import gzip
 import hashlib
 import os
 import shutil
+import socket
 from collections.abc import Iterator, Sequence
-from typing import IO
+from typing import IO, Any, Union
 
 from bert_toolkit.errors import UserError
 
@@ -19,7 +21,18 @@ def _is_remote(path: str) -> bool:
     return "://" in path
 
 
-def _gfile():
+_remote_files: Any = None
+
+
+def use_for_remote_paths(file_system: Any) -> None:
+    """Lets paths with :// go through something else that has the functions of gfile."""
+    global _remote_files
+    _remote_files = file_system
+
+
+def _gfile() -> Any:
+    if _remote_files is not None:
+        return _remote_files
     from tensorflow.compat.v1 import gfile
 
     return gfile
@@ -113,7 +126,7 @@ def replacing(paths: Sequence[str]) -> Iterator[list[str]]:
     If the block fails or is interrupted, they are removed and what stood at `paths` is untouched.
     Missing parent directories are made.
     """
-    unfinished = [f"{path}.unfinished-{os.getpid()}" for path in paths]
+    unfinished = [unfinished_name(path, os.getpid()) for path in paths]
     try:
         for path in paths:
             check_output(path)
@@ -125,8 +138,7 @@ def replacing(paths: Sequence[str]) -> Iterator[list[str]]:
                 )
     finally:
         for name in unfinished:
-            if exists(name):
-                _gfile().Remove(name) if _is_remote(name) else os.remove(name)
+            remove(name)
 
 
 def write_text(path: str, text: str) -> None:
@@ -142,6 +154,18 @@ def read_text(path: str) -> str:
             return reader.read().decode("utf-8-sig")
         except UnicodeDecodeError:
             raise UserError(f"{path}: binary data; expected UTF-8 text") from None
+
+
+def remove(path: str) -> None:
+    """Removes a file if it is there."""
+    if exists(path):
+        with io_errors(path):
+            _gfile().Remove(path) if _is_remote(path) else os.remove(path)
+
+
+def unfinished_name(path: str, process: Union[int, str]) -> str:
+    """Returns the name under which a process of this machine writes what will become `path`."""
+    return f"{path}.unfinished-{socket.gethostname()}-{process}"
 
 
 def size(path: str) -> int:
@@ -197,6 +221,36 @@ def read_lines(path: str) -> Iterator[str]:
         raise UserError(f"{path} after line {number}: broken gzip data ({error})") from None
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or error}") from None
+
+
+def read_lines_from(path: str, offset: int) -> Iterator[tuple[int, str]]:
+    """Yields the lines of a plain UTF-8 file that begin at byte `offset` or later: (begin, line).
+
+    Lines end, and errors are told, as in `read_lines`; places are told in bytes.
+    """
+    with open_binary(path, "rb") as reader, io_errors(path):
+        if offset > 0:
+            reader.seek(offset - 1)
+            offset += len(reader.readline()) - 1
+        for line in reader:
+            text = line.removeprefix(b"\xef\xbb\xbf") if offset == 0 else line
+            try:
+                yield offset, text.decode("utf-8").rstrip("\r\n")
+            except UnicodeDecodeError as error:
+                raise UserError(
+                    f"{path} at byte {offset + error.start:,}: not UTF-8 (byte"
+                    f" 0x{error.object[error.start]:02x}); convert it with iconv"
+                ) from None
+            offset += len(line)
+
+
+@contextlib.contextmanager
+def gzip_errors(path: str) -> Iterator[None]:
+    """Turns broken gzip data into a UserError that names the path."""
+    try:
+        yield
+    except (EOFError, gzip.BadGzipFile) as error:
+        raise UserError(f"{path}: broken gzip data ({error}); copy or make it again") from None
 
 
 @contextlib.contextmanager

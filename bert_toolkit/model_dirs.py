@@ -2,11 +2,10 @@
 
 A directory is one of Google's (bert_config.json, vocab.txt, bert_model.ckpt), one of Hugging Face's
 (config.json, vocab.txt, model.safetensors), or the output of a stage, which looks like Google's
-with an Estimator's checkpoints in it and a tokenizer_config.json that says do_lower_case.
+with an Estimator's checkpoints in it and a tokenizer_config.json with the tokenizer's rules.
 """
 
 import dataclasses
-import json
 import os
 from collections.abc import Sequence
 from typing import Optional
@@ -14,18 +13,13 @@ from typing import Optional
 import tensorflow.compat.v1 as tf
 from absl import logging
 
-from bert_toolkit import checkpoints, files
+from bert_toolkit import checkpoints, files, tokenizers
 from bert_toolkit.cli import ModelOptions
 from bert_toolkit.errors import UserError
 from modeling import BertConfig
-from tokenization import FullTokenizer, validate_case_matches_checkpoint, vocabulary_problems
+from tokenization import FullTokenizer, validate_case_matches_checkpoint
 
-CONFIG, VOCABULARY, TOKENIZER_CONFIG, LABELS = (
-    "bert_config.json",
-    "vocab.txt",
-    "tokenizer_config.json",
-    "labels.txt",
-)
+CONFIG, VOCABULARY, LABELS = "bert_config.json", "vocab.txt", "labels.txt"
 
 # Vocabularies are sometimes padded with unused rows, to a multiple of 8 or 64 that hardware likes.
 LARGEST_VOCABULARY_PADDING = 128
@@ -39,16 +33,13 @@ class ModelFiles:
     config: BertConfig
     vocab_file: Optional[str]
     init_checkpoint: Optional[str]
-    do_lower_case: bool
+    rules: tokenizers.Rules
 
     def tokenizer(self) -> FullTokenizer:
         """Loads the tokenizer; a UserError if there is none or it does not fit the config."""
         if self.vocab_file is None:
             raise UserError("--vocab_file is required (or --bert_dir)")
-        files.check_input(self.vocab_file, "vocab_file")
-        tokenizer = FullTokenizer(self.vocab_file, self.do_lower_case)
-        for problem in vocabulary_problems(self.vocab_file):
-            logging.warning("%s", problem)
+        tokenizer = tokenizers.load(self.vocab_file, self.rules)
         entries, expected = max(tokenizer.vocab.values()) + 1, self.config.vocab_size
         found = f"{self.vocab_file} has {entries:,} entries, {self.config_file} says {expected:,}"
         if not 0 <= expected - entries < LARGEST_VOCABULARY_PADDING:
@@ -71,7 +62,6 @@ def find(options: ModelOptions) -> ModelFiles:
         options.vocab_file,
         options.init_checkpoint,
     )
-    lower_case = options.do_lower_case
     if options.bert_dir:
         if not files.is_directory(options.bert_dir):
             raise UserError(f"--bert_dir={options.bert_dir}: no such directory")
@@ -83,38 +73,19 @@ def find(options: ModelOptions) -> ModelFiles:
     if config_file is None:
         raise UserError("--bert_config_file is required (or --bert_dir)")
     files.check_input(config_file, "bert_config_file")
-    if vocab_file:
-        said = _lower_case_beside(vocab_file)
-        if lower_case is not None and said is not None and lower_case != said:
-            raise UserError(
-                f"--do_lower_case={lower_case}, but the tokenizer_config.json beside {vocab_file}"
-                f" says {str(said).lower()}; pass --do_lower_case={said}"
-            )
-        lower_case = said if lower_case is None else lower_case
-    lower_case = True if lower_case is None else lower_case
+    rules = tokenizers.rules(options, vocab_file)
     if checkpoint:
-        validate_case_matches_checkpoint(lower_case, checkpoint)
+        validate_case_matches_checkpoint(rules.do_lower_case, checkpoint)
         checkpoint = checkpoints.find(
             checkpoint, "bert_dir" if checkpoint == options.bert_dir else "init_checkpoint"
         )
     config = BertConfig.from_json_file(config_file)
-    return ModelFiles(config_file, config, vocab_file, checkpoint, lower_case)
+    return ModelFiles(config_file, config, vocab_file, checkpoint, rules)
 
 
 def _in_directory(directory: str, *names: str) -> Optional[str]:
     paths = [os.path.join(directory, name) for name in names]
     return next(filter(files.exists, paths), None)
-
-
-def _lower_case_beside(vocab_file: str) -> Optional[bool]:
-    """Returns what a tokenizer_config.json beside a vocabulary says of lower-casing."""
-    path = os.path.join(os.path.dirname(vocab_file), TOKENIZER_CONFIG)
-    if not files.exists(path):
-        return None
-    try:
-        return json.loads(files.read_text(path)).get("do_lower_case")
-    except (ValueError, AttributeError):
-        raise UserError(f"{path}: not a JSON object; mend or remove it") from None
 
 
 def check_length(max_seq_length: int, model: ModelFiles) -> None:
@@ -132,8 +103,10 @@ def write(directory: str, model: ModelFiles, labels: Sequence[str] = ()) -> None
 
     Where there are checkpoints, the files beside them belong to them and stay.
     """
-    tokenizer_config = json.dumps({"do_lower_case": model.do_lower_case}, indent=2) + "\n"
-    texts = {CONFIG: model.config.to_json_string(), TOKENIZER_CONFIG: tokenizer_config}
+    texts = {
+        CONFIG: model.config.to_json_string(),
+        tokenizers.RULES_FILE: model.rules.to_json(),
+    }
     if labels:
         texts[LABELS] = "".join(f"{label}\n" for label in labels)
     fresh = tf.train.latest_checkpoint(directory) is None

@@ -32,13 +32,21 @@ def size(num_bytes: float) -> str:
 class Progress:
     """Counts what is done. Use as a context manager and call `update`."""
 
-    def __init__(self, what: str, unit: str, total: Optional[int] = None):
-        """`what` is done ("reading"), what is counted (`unit`), how many there are, if known."""
+    def __init__(self, what: str, unit: str, total: Optional[int] = None, quiet: bool = False):
+        """Starts counting.
+
+        Args:
+          what: is done, for example "reading".
+          unit: is counted, in the plural.
+          total: how many there are, if known.
+          quiet: show nothing.
+        """
         self.what, self.unit, self.total = what, unit, total
         self.done = 0
         self.start = self.last_line = time.monotonic()
         self.bar = None
-        if sys.stderr.isatty():
+        self.quiet = quiet
+        if not quiet and sys.stderr.isatty():
             self.bar = tqdm(desc=what, unit=f" {unit}", total=total, leave=False)
 
     def __enter__(self) -> "Progress":
@@ -53,7 +61,7 @@ class Progress:
         self.done += count
         if self.bar is not None:
             self.bar.update(count)
-        elif time.monotonic() - self.last_line >= SECONDS_BETWEEN_LINES:
+        elif not self.quiet and time.monotonic() - self.last_line >= SECONDS_BETWEEN_LINES:
             self._log_line()
 
     def _log_line(self) -> None:

@@ -4,14 +4,15 @@ One `Schema` a data set writes records, parses them, checks files made elsewhere
 Estimator. Writing and checking do without TensorFlow, so that data workers start at once.
 """
 
+import array
 import dataclasses
+import functools
 import json
 import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import IO, Any, Optional
 
 import google_crc32c
-import numpy as np
 
 from bert_toolkit import files
 from bert_toolkit.errors import UserError
@@ -47,7 +48,10 @@ class Schema:
     fields: tuple[Field, ...]
 
     def encode(self, values: Mapping[str, Sequence]) -> bytes:
-        """Returns a serialized tf.train.Example of `values`, padded with zeros to their lengths."""
+        """Returns a serialized tf.train.Example of `values`, padded with zeros to their lengths.
+
+        Numbers below 128 may come as bytes, which is quicker.
+        """
         return _message(1, b"".join(_map_entry(field, values[field.name]) for field in self.fields))
 
     def parse(self, serialized: Any) -> dict[str, Any]:
@@ -72,21 +76,32 @@ class Schema:
         return self.encode({field.name: [] for field in self.fields})
 
 
-def pretraining_schema(max_seq_length: int, max_predictions_per_seq: int) -> Schema:
-    """The features of a pretraining instance, as published."""
+def pretraining_schema(
+    max_seq_length: int,
+    max_predictions_per_seq: int,
+    static_masks: bool = True,
+    whole_words: bool = False,
+) -> Schema:
+    """The features of a pretraining instance, as published.
+
+    Without static masks there is nothing about masked tokens: `dynamic_masks` adds it while
+    training. For masking whole words it needs to know where they start.
+    """
     along = {"flag": "max_seq_length", "per_position": True}
     predictions = {"flag": "max_predictions_per_seq"}
-    return Schema(
-        (
-            Field("input_ids", max_seq_length, **along),  # type: ignore[arg-type]
-            Field("input_mask", max_seq_length, **along),  # type: ignore[arg-type]
-            Field("segment_ids", max_seq_length, **along),  # type: ignore[arg-type]
-            Field("masked_lm_positions", max_predictions_per_seq, **predictions),  # type: ignore[arg-type]
-            Field("masked_lm_ids", max_predictions_per_seq, **predictions),  # type: ignore[arg-type]
-            Field("masked_lm_weights", max_predictions_per_seq, "float32", **predictions),  # type: ignore[arg-type]
-            Field("next_sentence_labels", 1),
-        )
-    )
+    sequence = [
+        Field("input_ids", max_seq_length, **along),  # type: ignore[arg-type]
+        Field("input_mask", max_seq_length, **along),  # type: ignore[arg-type]
+        Field("segment_ids", max_seq_length, **along),  # type: ignore[arg-type]
+    ]
+    masks = [
+        Field("masked_lm_positions", max_predictions_per_seq, **predictions),  # type: ignore[arg-type]
+        Field("masked_lm_ids", max_predictions_per_seq, **predictions),  # type: ignore[arg-type]
+        Field("masked_lm_weights", max_predictions_per_seq, "float32", **predictions),  # type: ignore[arg-type]
+    ]
+    if not static_masks:
+        masks = [Field("word_starts", max_seq_length, **along)] if whole_words else []  # type: ignore[arg-type]
+    return Schema((*sequence, *masks, Field("next_sentence_labels", 1)))
 
 
 def classification_schema(max_seq_length: int) -> Schema:
@@ -126,24 +141,48 @@ class _Varints(dict):
 _VARINTS = _Varints()
 
 
+def _tag(field_number: int) -> bytes:
+    """The tag of a length-delimited field (wire type 2)."""
+    return _varint(field_number << 3 | 2)
+
+
 def _message(field_number: int, payload: bytes) -> bytes:
-    """Encodes a length-delimited field (wire type 2)."""
-    return _VARINTS[field_number << 3 | 2] + _varint(len(payload)) + payload
+    return _tag(field_number) + _varint(len(payload)) + payload
 
 
 def _map_entry(field: Field, values: Sequence) -> bytes:
-    """Encodes an entry of Features.feature: the key, then a Feature with a list of values."""
+    """Encodes an entry of Features.feature: the key, then a Feature with a list of values.
+
+    Small numbers may come as bytes, which is how they are encoded.
+    """
     padding = field.length - len(values)
     if field.dtype == "float32":
-        packed = np.asarray(values, "<f4").tobytes() + b"\0\0\0\0" * padding
-        feature = _message(2, _message(1, packed))
+        packed = array.array("f", values).tobytes() + b"\0\0\0\0" * padding
+    elif isinstance(values, bytes):
+        packed = values + b"\0" * padding
     else:
         packed = b"".join(map(_VARINTS.__getitem__, values)) + b"\0" * padding
-        feature = _message(3, _message(1, packed))
-    return _message(1, _message(1, field.name.encode()) + _message(2, feature))
+    key, feature_tag = _key_and_tag(field.name, field.dtype)
+    # From the inside out: the list of values, the Feature, the entry's value, the entry.
+    length = _VARINTS[len(packed)]
+    feature_length = _VARINTS[1 + len(length) + len(packed)]
+    feature_size = 1 + len(feature_length) + 1 + len(length) + len(packed)
+    value_length = _VARINTS[feature_size]
+    entry_length = _VARINTS[len(key) + 1 + len(value_length) + feature_size]
+    return b"".join(
+        (b"\x0a", entry_length, key, b"\x12", value_length)
+        + (feature_tag, feature_length, b"\x0a", length, packed)
+    )
+
+
+@functools.cache
+def _key_and_tag(name: str, dtype: str) -> tuple[bytes, bytes]:
+    return _message(1, name.encode()), _tag(2 if dtype == "float32" else 3)
 
 
 # --- TFRecord files ---
+
+FRAME_BYTES = 16  # length and checksums around each record
 
 
 def _masked_crc(data: bytes) -> int:
@@ -257,8 +296,10 @@ def check_data(paths: Sequence[str], schema: Schema, vocab_size: int) -> None:
     Raises:
       UserError: naming the file, what it was made with and the flag that differs.
     """
+    counts = []  # of the records; a shard may be empty, but not all
     for path in paths:
         note = read_note(path)
+        counts.append(1 if note is None else note.get("records", 1))
         if note is None:
             _check_first_record(path, schema, vocab_size)
             continue
@@ -280,8 +321,8 @@ def check_data(paths: Sequence[str], schema: Schema, vocab_size: int) -> None:
                 f"{path}: {files.size(path):,} bytes, but {note_path(path)} says {note['bytes']:,};"
                 " it was cut short or replaced: copy it again or make it again"
             )
-        if note.get("records") == 0:
-            raise UserError(f"{path}: holds no record; make it again")
+    if sum(counts) == 0:
+        raise UserError(f"{paths[0]}: holds no record; make it again")
 
 
 def _check_first_record(path: str, schema: Schema, vocab_size: int) -> None:

@@ -177,7 +177,8 @@ def test_the_command_line(tmp_path):
 def test_the_stage_does_not_import_tensorflow(tmp_path):
     code = (
         "import sys, create_pretraining_data as s\n"
-        f"s.run(s.Options({str(CORPUS)!r}, {str(tmp_path / 'o')!r}, {str(VOCAB)!r}))\n"
+        f"s.run(s.Options(input_file={str(CORPUS)!r}, output_file={str(tmp_path / 'o')!r},"
+        f" vocab_file={str(VOCAB)!r}))\n"
         "sys.exit('tensorflow' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
@@ -247,7 +248,8 @@ def make(vocabulary, seed=1, **changes):
             **changes,
         }
     )
-    return masking.create_instances(documents, vocabulary, settings, random.Random(seed))
+    rngs = [random.Random(seed)] * settings.dupe_factor
+    return list(masking.create_instances(documents, vocabulary, settings, rngs))
 
 
 def test_masks_are_80_10_10(vocabulary):
