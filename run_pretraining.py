@@ -13,6 +13,7 @@ Example:
 """
 
 import dataclasses
+import functools
 import os
 from collections.abc import Mapping
 from typing import Any, Optional
@@ -20,6 +21,8 @@ from typing import Any, Optional
 from absl import flags, logging
 
 from bert_toolkit import cli, files, records, tokenizers
+from bert_toolkit.dynamic_masks import DynamicMasks
+from bert_toolkit.errors import UserError
 
 # Instances among which the next one is drawn; the files were shuffled as a whole when they were
 # made.
@@ -48,15 +51,23 @@ def define_flags() -> None:
         )
         flags.DEFINE_integer(
             "max_seq_length",
-            128,
-            "Longest sequence in tokens; what the data was made with.",
+            None,
+            "Longest sequence in tokens; unless given, what the data's note says, else as published"
+            " (default: 128)",
             lower_bound=5,
         )
         flags.DEFINE_integer(
             "max_predictions_per_seq",
-            20,
-            "Most masked tokens in a sequence; what the data was made with.",
+            None,
+            "Most masked tokens in a sequence; unless given, what the data's note says, else as"
+            " published (default: 20)",
             lower_bound=1,
+        )
+        flags.DEFINE_boolean(
+            "use_next_sentence",
+            None,
+            "Learn next-sentence prediction (or sentence order, if the data was made for it) beside"
+            " masked tokens; unless given, as the data was made, else true.",
         )
     with cli.group("Training"):
         flags.DEFINE_boolean("do_train", False, "Train.")
@@ -100,8 +111,9 @@ class Options(cli.ModelOptions, cli.DeviceOptions):
     output_dir: str = ""
     input_file: Optional[str] = None
     eval_file: Optional[str] = None
-    max_seq_length: int = 128
-    max_predictions_per_seq: int = 20
+    max_seq_length: Optional[int] = None
+    max_predictions_per_seq: Optional[int] = None
+    use_next_sentence: Optional[bool] = None
     do_train: bool = False
     do_eval: bool = False
     train_batch_size: int = 32
@@ -120,9 +132,56 @@ class Options(cli.ModelOptions, cli.DeviceOptions):
             problems.append("--input_file is required")
         cli.check(problems + self.missing_files("bert_config_file"))
 
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """What pretraining data is like: from the flags, else from its note, else as published."""
+
+    max_seq_length: int
+    max_predictions_per_seq: int
+    use_next_sentence: bool
+    masks: Optional[DynamicMasks]  # to be chosen while training
+
     def schema(self) -> records.Schema:
-        """Returns the features of the data."""
-        return records.pretraining_schema(self.max_seq_length, self.max_predictions_per_seq)
+        """Returns the features of the records."""
+        return records.pretraining_schema(
+            self.max_seq_length,
+            self.max_predictions_per_seq,
+            static_masks=self.masks is None,
+            whole_words=self.masks is not None and self.masks.whole_words,
+        )
+
+
+def data_of(options: Options, path: str) -> Data:
+    """Finds out what the data is like.
+
+    Raises:
+      UserError: it is not for what the flags ask.
+    """
+    note = records.read_note(path) or {}
+    pairs = note.get("use_next_sentence", True)
+    if options.use_next_sentence and not pairs:
+        raise UserError(
+            f"--use_next_sentence=true, but {path} was made with --use_next_sentence=false: its"
+            " sequences are single segments. Leave the flag out, or make the data again."
+        )
+    predictions = options.max_predictions_per_seq or note.get("max_predictions_per_seq", 20)
+    masks = None
+    if not note.get("static_masks", True):
+        masks = DynamicMasks(
+            max_predictions_per_seq=predictions,
+            masked_lm_prob=note["masked_lm_prob"],
+            **note["special_ids"],
+            vocab_size=note["vocab_size"],
+            whole_words=note["do_whole_word_mask"] or note["words_are_marked"],
+            seed=options.seed,
+        )
+    return Data(
+        max_seq_length=options.max_seq_length or note.get("max_seq_length", 128),
+        max_predictions_per_seq=predictions,
+        use_next_sentence=pairs if options.use_next_sentence is None else options.use_next_sentence,
+        masks=masks,
+    )
 
 
 def run(options: Options) -> dict[str, Any]:
@@ -135,18 +194,19 @@ def run(options: Options) -> dict[str, Any]:
     from bert_toolkit import checkpoints, estimators, model_dirs, model_fns
 
     model = model_dirs.find(options)
-    model_dirs.check_length(options.max_seq_length, model)
-    train_files = (
-        _data_files(options.input_file or "", "input_file", options, model)
-        if options.do_train
-        else []
-    )
-    eval_files = _eval_files(options, model) if options.do_eval else []
+    train_files = _expand(options.input_file, "input_file") if options.do_train else []
+    eval_files = _eval_files(options) if options.do_eval else []
+    data = data_of(options, (train_files or eval_files)[0])
+    model_dirs.check_length(data.max_seq_length, model)
+    for paths in filter(None, (train_files, eval_files)):
+        if data_of(options, paths[0]) != data:
+            raise UserError(f"{paths[0]} and {train_files[0]} were made with different flags")
+        records.check_data(paths, data.schema(), model.config.vocab_size)
     files.make_directory(options.output_dir, "output_dir")
 
     with checkpoints.as_tensorflow(model.init_checkpoint) as init_checkpoint:
         model_fn = model_fns.make(
-            network(model.config, static_shapes=options.use_tpu),
+            network(model.config, data.use_next_sentence, static_shapes=options.use_tpu),
             options.output_dir,
             init_checkpoint,
             options.use_tpu,
@@ -162,41 +222,38 @@ def run(options: Options) -> dict[str, Any]:
             options.save_checkpoints_steps,
         )
         if options.do_train:
-            train(runner, train_files, model, options)
-        return evaluate(runner, eval_files, options) if options.do_eval else {}
+            train(runner, train_files, data, model, options)
+        return evaluate(runner, eval_files, data, options) if options.do_eval else {}
 
 
-def _data_files(patterns: str, flag: str, options: Options, model) -> list[str]:
-    paths = files.expand_inputs(patterns, flag)
-    records.check_data(paths, options.schema(), model.config.vocab_size)
-    return paths
+def _expand(patterns: Optional[str], flag: str) -> list[str]:
+    return files.expand_inputs(patterns or "", flag)
 
 
-def _eval_files(options: Options, model) -> list[str]:
+def _eval_files(options: Options) -> list[str]:
     if options.eval_file:
-        return _data_files(options.eval_file, "eval_file", options, model)
+        return _expand(options.eval_file, "eval_file")
     logging.warning(
         "evaluating on the training data (--input_file); --eval_file names held-out data"
     )
-    return _data_files(options.input_file or "", "input_file", options, model)
+    return _expand(options.input_file, "input_file")
 
 
-def train(runner, train_files: list[str], model, options: Options) -> None:
+def train(runner, train_files: list[str], data: Data, model, options: Options) -> None:
     """Trains from where --output_dir stands to --num_train_steps."""
     from bert_toolkit import model_dirs, model_fns
 
     step = model_fns.starting_step(options.output_dir, options.num_train_steps)
     if step >= options.num_train_steps:
         return
+    seed = options.seed + step  # a run that goes on does not see the first instances again
     reading = records.Reading(
-        repeat=True,
-        shuffle_buffer=SHUFFLE_BUFFER,
-        seed=options.seed + step,  # a run that goes on does not see the first instances again
-        static_shapes=options.use_tpu,
+        repeat=True, shuffle_buffer=SHUFFLE_BUFFER, seed=seed, static_shapes=options.use_tpu
     )
+    masks = data.masks and dataclasses.replace(data.masks, seed=seed)
     model_dirs.write(options.output_dir, _with_tokenization(model, train_files))
     runner.train(
-        records.RecordInput(train_files, options.schema(), reading), options.num_train_steps
+        records.RecordInput(train_files, data.schema(), reading, masks), options.num_train_steps
     )
     logging.info(
         "trained to step %d; the model is in %s", options.num_train_steps, options.output_dir
@@ -216,7 +273,7 @@ def _with_tokenization(model, train_files: list[str]):
     )
 
 
-def evaluate(runner, eval_files: list[str], options: Options) -> dict[str, Any]:
+def evaluate(runner, eval_files: list[str], data: Data, options: Options) -> dict[str, Any]:
     """Evaluates the latest checkpoint of --output_dir and writes eval_results.txt and .json."""
     from bert_toolkit import results
 
@@ -229,7 +286,7 @@ def evaluate(runner, eval_files: list[str], options: Options) -> dict[str, Any]:
         steps = min(steps or all_steps, all_steps)
     reading = records.Reading(repeat=False, static_shapes=options.use_tpu)
     metrics = runner.evaluate(
-        records.RecordInput(eval_files, options.schema(), reading), "evaluating", steps
+        records.RecordInput(eval_files, data.schema(), reading, data.masks), "evaluating", steps
     )
     results.write_metrics(os.path.join(options.output_dir, "eval_results"), metrics)
     return metrics
@@ -238,11 +295,13 @@ def evaluate(runner, eval_files: list[str], options: Options) -> dict[str, Any]:
 # --- The network ---
 
 
-def network(config, static_shapes: bool = False):
+def network(config, use_next_sentence: bool = True, static_shapes: bool = False):
     """Returns the function (features, mode) -> Outputs: BERT with both pretraining heads.
 
     Args:
       config: sizes of the model.
+      use_next_sentence: whether the loss has that part. The head is there either way, so that
+        checkpoints have the same variables.
       static_shapes: predict at all of max_predictions_per_seq positions, as TPUs need; otherwise
         only at real ones.
     """
@@ -271,11 +330,18 @@ def network(config, static_shapes: bool = False):
         is_real = tf.cast(
             features["input_mask"][:, 0], tf.float32
         )  # [B]; filling has no token at all
+        shown = {
+            "masked_lm_loss": masked_loss,
+            "masked_lm_accuracy": metrics.share_equal(masked_best, masked_ids),
+        }
+        if use_next_sentence:
+            shown["next_sentence_loss"] = next_loss
+            shown["next_sentence_accuracy"] = metrics.share_equal(next_best, next_labels)
         return model_fns.Outputs(
             predictions={},
-            loss=masked_loss + next_loss,
+            loss=masked_loss + next_loss if use_next_sentence else masked_loss,
             metrics=(
-                metrics.pretraining,
+                functools.partial(metrics.pretraining, use_next_sentence=use_next_sentence),
                 [
                     masked_losses,
                     masked_best,
@@ -287,12 +353,7 @@ def network(config, static_shapes: bool = False):
                     is_real,
                 ],
             ),
-            shown={
-                "masked_lm_loss": masked_loss,
-                "next_sentence_loss": next_loss,
-                "masked_lm_accuracy": metrics.share_equal(masked_best, masked_ids),
-                "next_sentence_accuracy": metrics.share_equal(next_best, next_labels),
-            },
+            shown=shown,
         )
 
     return build

@@ -16,8 +16,9 @@ def pretraining(
     next_argmax: tf.Tensor,
     next_labels: tf.Tensor,
     is_real: tf.Tensor,
+    use_next_sentence: bool = True,
 ) -> Metrics:
-    """Loss and accuracy of both pretraining tasks.
+    """Loss and accuracy of both pretraining tasks, or of masked tokens only.
 
     Args:
       masked_loss: float32 [M], of each predicted position.
@@ -28,13 +29,16 @@ def pretraining(
       next_argmax: int [B], the predicted labels.
       next_labels: int32 [B], the true labels.
       is_real: float32 [B], 0 where a sequence is filling.
+      use_next_sentence: whether both tasks are trained.
     """
-    return {
+    found = {
         "masked_lm_accuracy": tf.metrics.accuracy(masked_ids, masked_logits_argmax, masked_weights),
         "masked_lm_loss": tf.metrics.mean(masked_loss, masked_weights),
-        "next_sentence_accuracy": tf.metrics.accuracy(next_labels, next_argmax, is_real),
-        "next_sentence_loss": tf.metrics.mean(next_loss, is_real),
     }
+    if use_next_sentence:
+        found["next_sentence_accuracy"] = tf.metrics.accuracy(next_labels, next_argmax, is_real)
+        found["next_sentence_loss"] = tf.metrics.mean(next_loss, is_real)
+    return found
 
 
 def classification(

@@ -9,7 +9,7 @@ import dataclasses
 import functools
 import json
 import struct
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import IO, Any, Optional
 
 import google_crc32c
@@ -381,11 +381,15 @@ class Reading:
 
 @dataclasses.dataclass(frozen=True)
 class RecordInput:
-    """An Estimator's input function over TFRecord files."""
+    """An Estimator's input function over TFRecord files.
+
+    `transform`, if given, gets the number of each batch, int64, and its features.
+    """
 
     paths: Sequence[str]
     schema: Schema
     reading: Reading
+    transform: Optional[Callable[[Any, dict[str, Any]], dict[str, Any]]] = None
 
     def __call__(self, params: Mapping[str, Any], input_context: Any = None) -> Any:
         """Returns a tf.data.Dataset of batches: features by name, each [B, ...]."""
@@ -405,6 +409,8 @@ class RecordInput:
         parsed = batches.map(self.schema.parse, num_parallel_calls=tf.data.AUTOTUNE)
         if not reading.static_shapes:
             parsed = parsed.map(lambda features: cut_padding(features, self.schema))
+        if self.transform is not None:
+            parsed = parsed.enumerate().map(self.transform, num_parallel_calls=tf.data.AUTOTUNE)
         return parsed.prefetch(tf.data.AUTOTUNE)
 
 

@@ -43,7 +43,7 @@ def test_everything_a_tpu_computes_has_a_static_shape(tmp_path, pretraining_data
     schema = records.pretraining_schema(128, 20)
     reading = records.Reading(repeat=mode == "train", seed=1, static_shapes=True)
     model_fn = model_fns.make(
-        run_pretraining.network(CONFIG, True), str(tmp_path), WEIGHTS, True, TRAINING
+        run_pretraining.network(CONFIG, static_shapes=True), str(tmp_path), WEIGHTS, True, TRAINING
     )
     with tf.Graph().as_default() as graph:
         data = records.RecordInput([str(pretraining_data)], schema, reading)({"batch_size": 16})
@@ -65,7 +65,7 @@ def test_the_tpu_path_runs_on_a_cpu(tmp_path, pretraining_data):
     """TPUEstimator without a TPU trains and evaluates the model function written for one."""
     schema = records.pretraining_schema(128, 20)
     model_fn = model_fns.make(
-        run_pretraining.network(CONFIG, True), str(tmp_path), WEIGHTS, False, TRAINING
+        run_pretraining.network(CONFIG, static_shapes=True), str(tmp_path), WEIGHTS, False, TRAINING
     )
     estimator = tf.estimator.tpu.TPUEstimator(
         model_fn,

@@ -11,7 +11,7 @@ import modeling
 import optimization
 import run_classifier
 import run_pretraining
-from bert_toolkit import checkpoints, model_fns
+from bert_toolkit import checkpoints, model_fns, records
 
 LOSSES = json.loads((GOLDEN / "training_losses.json").read_text())
 
@@ -47,14 +47,7 @@ def test_golden_losses_through_the_model_functions_of_the_stages(kind, tmp_path)
     batch = dict(np.load(GOLDEN / "model_outputs.npz"))
     expected = LOSSES[kind.split()[0]]
     config = modeling.BertConfig.from_json_file(str(GOLDEN / "model/bert_config.json"))
-    names = [
-        field.name
-        for field in run_pretraining.Options(
-            output_dir="x", do_eval=True, input_file="x", bert_dir="x"
-        )
-        .schema()
-        .fields
-    ]
+    names = [field.name for field in records.pretraining_schema(128, 20).fields]
     with tf.Graph().as_default(), tf.Session() as session:
         features = {name: tf.constant(batch[name]) for name in names}
         network = run_pretraining.network(config, static_shapes="static" in kind)
