@@ -8,7 +8,14 @@ from setuptools import setup
 HERE = pathlib.Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (HERE / "bert_toolkit/__init__.py").read_text())[1]
 
-STAGES = ["create_pretraining_data", "run_pretraining", "run_classifier", "extract_features"]
+STAGES = [
+    "build_vocab",
+    "create_pretraining_data",
+    "extend_vocab",
+    "extract_features",
+    "run_classifier",
+    "run_pretraining",
+]
 CORE = ["tokenization", "modeling", "optimization"]
 
 # 2.15 is the last TensorFlow with Estimator; its libraries were built for numpy 1.

@@ -148,6 +148,19 @@ def read_safetensors(path: str) -> dict[str, np.ndarray]:
     return weights
 
 
+def read(checkpoint: str) -> dict[str, np.ndarray]:
+    """Returns the weights of a checkpoint by their published names, without optimizer state.
+
+    Args:
+      checkpoint: as `find` returns it.
+    """
+    if checkpoint.endswith(".safetensors"):
+        return read_safetensors(checkpoint)
+    reader = tf.train.load_checkpoint(checkpoint)
+    names = [name for name in shapes(checkpoint) if not _NOT_WEIGHTS.search(name)]
+    return {name: reader.get_tensor(name) for name in names}
+
+
 class Weights(NamedTuple):
     """A TensorFlow checkpoint to start from, and the path it is known by to the user."""
 

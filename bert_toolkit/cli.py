@@ -94,6 +94,11 @@ def define_tokenizer_flags() -> None:
     flags.DEFINE_string(
         "vocab_file", None, "The vocabulary the model was trained with, one token a line."
     )
+    define_rule_flags()
+
+
+def define_rule_flags() -> None:
+    """Flags that say how text is cleaned and cut, whatever the vocabulary."""
     flags.DEFINE_boolean(
         "do_lower_case",
         None,
@@ -134,14 +139,20 @@ def define_model_flags(init_checkpoint_help: str) -> None:
 
 
 @dataclasses.dataclass(frozen=True)
-class TokenizerOptions:
-    """The flags that say how text becomes token ids; None where a flag is not given."""
+class RuleOptions:
+    """The flags that say how text is cleaned and cut; None where a flag is not given."""
 
-    vocab_file: Optional[str] = None
     do_lower_case: Optional[bool] = None
     strip_accents: Optional[bool] = None
     tokenize_chinese_chars: Optional[bool] = None
     never_split: Optional[Sequence[str]] = None
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenizerOptions(RuleOptions):
+    """The flags that say how text becomes token ids."""
+
+    vocab_file: Optional[str] = None
 
 
 @dataclasses.dataclass(frozen=True)

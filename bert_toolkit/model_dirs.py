@@ -7,9 +7,10 @@ with an Estimator's checkpoints in it and a tokenizer_config.json with the token
 
 import dataclasses
 import os
-from collections.abc import Sequence
-from typing import Optional
+from collections.abc import Mapping, Sequence
+from typing import Any, Optional
 
+import numpy as np
 import tensorflow.compat.v1 as tf
 from absl import logging
 
@@ -117,6 +118,34 @@ def write(directory: str, model: ModelFiles, labels: Sequence[str] = ()) -> None
     vocab_copy = os.path.join(directory, VOCABULARY)
     if model.vocab_file and (fresh or not files.exists(vocab_copy)):
         files.copy(model.vocab_file, vocab_copy)
+
+
+def write_complete(
+    directory: str,
+    model: ModelFiles,
+    config: Mapping[str, Any],
+    tokens: Sequence[str],
+    weights: Mapping[str, np.ndarray],
+) -> None:
+    """Writes a model directory with another config, vocabulary and weights than `model` has.
+
+    Raises:
+      UserError: there is a model in it already.
+    """
+    files.make_directory(directory, "output_dir")
+    prefix = os.path.join(directory, checkpoints.GOOGLE_NAME)
+    if tf.train.latest_checkpoint(directory) or files.exists(f"{prefix}.index"):
+        raise UserError(f"--output_dir={directory}: holds a model already; use another directory")
+    files.write_text(
+        os.path.join(directory, CONFIG), BertConfig.from_dict(dict(config)).to_json_string()
+    )
+    files.write_text(os.path.join(directory, tokenizers.RULES_FILE), model.rules.to_json())
+    text = "".join(f"{token}\n" for token in tokens)
+    files.write_text(os.path.join(directory, VOCABULARY), text)
+    labels = model.init_checkpoint and os.path.join(os.path.dirname(model.init_checkpoint), LABELS)
+    if labels and files.exists(labels):
+        files.copy(labels, os.path.join(directory, LABELS))
+    checkpoints.save(prefix, weights)
 
 
 def check_labels(directory: str, labels: Sequence[str]) -> None:

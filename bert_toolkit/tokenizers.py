@@ -8,7 +8,7 @@ from typing import Optional
 from absl import logging
 
 from bert_toolkit import files
-from bert_toolkit.cli import TokenizerOptions
+from bert_toolkit.cli import RuleOptions
 from bert_toolkit.errors import UserError
 from tokenization import FullTokenizer, vocabulary_problems
 
@@ -29,7 +29,7 @@ class Rules:
         return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
 
 
-def rules(options: TokenizerOptions, vocab_file: Optional[str]) -> Rules:
+def rules(options: RuleOptions, vocab_file: Optional[str]) -> Rules:
     """Returns what the flags say, else what lies beside the vocabulary, else the defaults.
 
     Raises:
