@@ -217,3 +217,156 @@ def test_casing_is_checked_against_published_names(lower_case, path, good):
 def test_tokenization_does_not_import_tensorflow():
     code = "import sys, tokenization, bert_toolkit; sys.exit('tensorflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+# --- Offsets ---
+
+
+@settings(max_examples=400, deadline=None)
+@given(text=TEXTS)
+def test_offsets_belong_to_the_tokens(tokenizer, text):
+    tokens, offsets = tokenizer.tokenize_with_offsets(text)
+    assert tokens == tokenizer.tokenize(text)
+    assert len(offsets) == len(tokens)
+    for token, (start, end) in zip(tokens, offsets):
+        assert 0 <= start < end <= len(text)
+        part = text[start:end]
+        alone = tokenizer.basic_tokenizer.tokenize(part)
+        # What a piece was made from gives its characters again (a final sigma looks like another).
+        if token != "[UNK]" and "\u03a3" not in part:
+            assert "".join(alone) == token.removeprefix("##") or token in "".join(alone)
+    assert [start for start, _ in offsets] == sorted(start for start, _ in offsets)
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("Unaffable words.", ["Un", "affable", "words", "."]),
+        ("  H\u00e9llo\u200b, \u4e2d\u6587!", None),
+        ("the\u0301 word\u0327", ["the\u0301", "word\u0327"]),
+        ("wo\u200brd", ["wo\u200brd"]),
+    ],
+)
+def test_offsets_through_normalisation(text, parts):
+    tokenizer = tokenization.FullTokenizer(str(VOCAB))
+    tokens, offsets = tokenizer.tokenize_with_offsets(text)
+    found = [text[start:end] for start, end in offsets]
+    if parts and "[UNK]" not in tokens and len(parts) == len(found):
+        # A combining mark that is stripped belongs to nothing.
+        assert [part.rstrip("\u0301\u0327") for part in parts] == found
+    for token, part in zip(tokens, found):
+        if token != "[UNK]":
+            assert tokenizer.basic_tokenizer.tokenize(part) == [token.removeprefix("##")]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Unaffable, isn't it?",
+        "H\u00e9llo \u4e2d\u6587 na\u00efve words",
+        "$5.00 \u2014 ok \U0001f600x",
+        "a" * 30,
+    ],
+)
+def test_offsets_are_those_of_hugging_face(text):
+    peers = pytest.importorskip("tokenizers")
+    peer = peers.BertWordPieceTokenizer(str(VOCAB), lowercase=True)
+    tokens, offsets = tokenization.FullTokenizer(str(VOCAB)).tokenize_with_offsets(text)
+    expected = peer.encode(text, add_special_tokens=False)
+    assert (tokens, offsets) == (expected.tokens, expected.offsets)
+
+
+# --- Rules that can be chosen ---
+
+
+@pytest.mark.parametrize(
+    ("flags", "text", "expected"),
+    [
+        ({"strip_accents": False}, "H\u00c9llo", ["h\u00e9llo"]),
+        ({"do_lower_case": False, "strip_accents": True}, "H\u00c9llo", ["HEllo"]),
+        ({"tokenize_chinese_chars": False}, "a\u4e2d\u6587 b", ["a\u4e2d\u6587", "b"]),
+        ({"never_split": ["[MASK]", "e.g."]}, "A[MASK], E.g. e.g.x", ["a", "[MASK]", ",", "e", ".", "g", ".", "e.g.", "x"]),
+        ({"never_split": ["[A]", "[A][B]"]}, "[A][B][A]", ["[A][B]", "[A]"]),
+    ],
+)  # fmt: skip
+def test_rules_of_the_basic_tokenizer(flags, text, expected):
+    basic = tokenization.BasicTokenizer(**flags)
+    assert basic.tokenize(text) == expected
+    assert [word for word, _ in basic.words_with_places(text)] == expected
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        {"strip_accents": False},
+        {"do_lower_case": False, "strip_accents": True},
+        {"tokenize_chinese_chars": False},
+    ],
+    ids=str,
+)
+def test_chosen_rules_are_those_of_hugging_face(flags):
+    peers = pytest.importorskip("tokenizers")
+    peer = peers.BertWordPieceTokenizer(
+        str(VOCAB),
+        lowercase=flags.get("do_lower_case", True),
+        strip_accents=flags.get("strip_accents"),
+        handle_chinese_chars=flags.get("tokenize_chinese_chars", True),
+    )
+    ours = tokenization.FullTokenizer(str(VOCAB), **flags)
+    for text in ("H\u00c9llo na\u00efve w\u00f6rds", "the\u4e2d\u6587 word", "God \u00c5 God"):
+        assert ours.encode(text) == peer.encode(text, add_special_tokens=False).ids
+
+
+def test_what_is_never_split_has_its_id_in_text(tmp_path):
+    tokenizer = tokenization.FullTokenizer(str(VOCAB), never_split=["[MASK]", "[SEP]"])
+    for _ in range(2):
+        assert tokenizer.tokenize("the [MASK][SEP]word") == ["the", "[MASK]", "[SEP]", "word"]
+    tokens, offsets = tokenizer.tokenize_with_offsets("the [MASK][SEP]word")
+    assert (tokens[1:3], offsets[1:3]) == (["[MASK]", "[SEP]"], [(4, 10), (10, 15)])
+    with pytest.raises(UserError, match=r"no \[E1\] among"):
+        tokenization.FullTokenizer(str(VOCAB), never_split=["[E1]"])
+
+
+def test_a_batch_is_its_texts_one_by_one(tokenizer):
+    texts = (GOLDEN / "corpus.txt").read_text().split("\n")
+    assert tokenizer.encode_batch(texts) == [tokenizer.encode(text) for text in texts]
+
+
+# --- Decoding ---
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("And God said, Let there be light: and there was light.",) * 2,
+        ("don't (well-known) $5, 50%!",) * 2,
+        ("\u4e2d\u6587\u3002\u4e2d",) * 2,
+        ("the   word ;that", "the word; that"),
+    ],
+)
+def test_decoding_gives_readable_text(tmp_path, text, expected):
+    vocab = (GOLDEN / "vocab.txt").read_text()
+    (tmp_path / "vocab.txt").write_text(f"{vocab}\u4e2d\n\u6587\n\u3002\n$\n%\n")
+    tokenizer = tokenization.FullTokenizer(str(tmp_path / "vocab.txt"))
+    ids = tokenizer.encode(text)
+    wrapped = [tokenizer.vocab["[CLS]"], *ids, tokenizer.vocab["[SEP]"], tokenizer.vocab["[PAD]"]]
+    assert tokenizer.decode(wrapped) == expected.lower()
+    assert tokenizer.decode(wrapped, skip_special_tokens=False).startswith("[CLS] ")
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    text=st.one_of(
+        TEXTS,
+        st.lists(st.sampled_from("the word ' - ( $ , . [ ab \u4e2d don't".split())).map(" ".join),
+    )
+)
+def test_decoded_text_gives_the_same_ids(tokenizer, text):
+    ids = tokenizer.encode(text)
+    if tokenizer.vocab["[UNK]"] not in ids:
+        assert tokenizer.encode(tokenizer.decode(ids)) == ids
+
+
+def test_a_missing_remote_vocabulary_is_a_user_error(tmp_path):
+    with pytest.raises(UserError, match="expected a vocabulary file"):
+        tokenization.load_vocab(f"file://{tmp_path}/missing.txt")
