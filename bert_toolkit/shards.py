@@ -15,7 +15,7 @@ from bert_toolkit.corpus import Corpus, Span, whole_lines
 from bert_toolkit.errors import UserError
 from bert_toolkit.masking import CONTINUES_WORD, Document, Instance
 from bert_toolkit.progress import Progress, size
-from tokenization import UNKNOWN, FullTokenizer
+from tokenization import UNKNOWN, FullTokenizer, garbage_collection_paused
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,7 +135,7 @@ def read_documents(
     """Reads and tokenizes text; documents end at blank lines, and only there, as published."""
     unknown = tokenizer.vocab[UNKNOWN]
     documents: list[Document] = [[]]
-    with Progress("reading", "lines", quiet=quiet) as progress:
+    with garbage_collection_paused(), Progress("reading", "lines", quiet=quiet) as progress:
         for line in lines:
             progress.update()
             line = line.strip()

@@ -351,7 +351,7 @@ def test_decoding_gives_readable_text(tmp_path, text, expected):
     ids = tokenizer.encode(text)
     wrapped = [tokenizer.vocab["[CLS]"], *ids, tokenizer.vocab["[SEP]"], tokenizer.vocab["[PAD]"]]
     assert tokenizer.decode(wrapped) == expected.lower()
-    assert tokenizer.decode(wrapped, skip_special_tokens=False).startswith("[CLS] ")
+    assert tokenizer.decode(wrapped, skip_special_tokens=False).startswith("[CLS]")
 
 
 @settings(max_examples=400, deadline=None)
