@@ -5,6 +5,7 @@ which process makes it, or when, and no more than a shard has to fit into memory
 """
 
 import dataclasses
+import functools
 import json
 import random
 from collections.abc import Iterable, Iterator, Sequence
@@ -101,7 +102,7 @@ def make(recipe: Recipe, shard: Shard) -> Summary:
     Raises:
       UserError: an input cannot be used, or a file cannot be written.
     """
-    tokenizer = FullTokenizer(recipe.vocab_file, **dataclasses.asdict(recipe.rules))
+    tokenizer = _tokenizer(recipe.vocab_file, recipe.rules, files.digest(recipe.vocab_file))
     lines = whole_lines(shard.corpus.paths) if shard.count == 1 else shard.corpus.lines(shard.span)
     summary = Summary()
     documents = read_documents(lines, tokenizer, recipe.word_separator, summary, shard.count > 1)
@@ -110,6 +111,12 @@ def make(recipe: Recipe, shard: Shard) -> Summary:
     instances = create_instances(documents, tokenizer, recipe, shard)
     _write(instances, recipe, shard, tokenizer, summary)
     return summary
+
+
+@functools.lru_cache(maxsize=1)
+def _tokenizer(vocab_file: str, rules: tokenizers.Rules, digest: str) -> FullTokenizer:
+    """One process makes many shards, with what the tokenizer remembers from the ones before."""
+    return FullTokenizer(vocab_file, **dataclasses.asdict(rules))
 
 
 def check_documents(count: int, corpus: Corpus, settings: masking.Settings) -> None:

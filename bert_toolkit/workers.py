@@ -30,8 +30,7 @@ def run(
 ) -> Iterator[tuple[Any, Any]]:
     """Yields (argument, function(argument)) as results come, from `num_workers` processes at most.
 
-    Each argument has a process of its own, so that its memory is given back, and a death is known
-    by what it interrupted. If one fails, or the caller leaves, the others are ended.
+    If one fails, or the caller leaves, the others are ended.
 
     Raises:
       UserError: what the function raised.
@@ -39,33 +38,41 @@ def run(
     """
     context = multiprocessing.get_context("spawn")  # no state of this process, on every system
     waiting = list(reversed(arguments))
-    running: dict[Any, tuple[Any, Any]] = {}  # the pipe of a process -> the process, its argument
+    processes: dict[Any, Any] = {}  # our end of the pipe to a process -> the process
+    working: dict[Any, Any] = {}  # the same -> the argument it works on
     try:
-        while waiting or running:
-            while waiting and len(running) < num_workers:
-                receiver, sender = context.Pipe(duplex=False)
-                process = context.Process(target=_work, args=(function, waiting[-1], sender))
-                process.start()
-                sender.close()
-                running[receiver] = process, waiting.pop()
-            receivers: list[Any] = multiprocessing.connection.wait(list(running))
-            for ready in receivers:
-                process, argument = running[ready]
-                try:
-                    succeeded, result = ready.recv()
-                except EOFError:
-                    process.join()
-                    raise WorkerDied(argument, process.pid, process.exitcode) from None
-                if not succeeded:
-                    raise UserError(result)
-                process.join()
-                del running[ready]
+        for _ in range(min(num_workers, len(waiting))):
+            ours, theirs = context.Pipe()
+            processes[ours] = context.Process(target=_work, args=(function, theirs))
+            processes[ours].start()
+            theirs.close()
+            working[ours] = waiting.pop()
+            ours.send(working[ours])
+        while working:
+            ready: list[Any] = multiprocessing.connection.wait(list(working))
+            for pipe in ready:
+                argument = working.pop(pipe)
+                result = _receive(pipe, processes[pipe], argument)
+                if waiting:
+                    working[pipe] = waiting.pop()
+                    pipe.send(working[pipe])
                 yield argument, result
     finally:
-        for process, _ in running.values():
+        for process in processes.values():
             process.terminate()
-        for process, _ in running.values():
+        for process in processes.values():
             process.join()
+
+
+def _receive(pipe: Any, process: Any, argument: Any) -> Any:
+    try:
+        succeeded, result = pipe.recv()
+    except (EOFError, ConnectionResetError):
+        process.join()
+        raise WorkerDied(argument, process.pid, process.exitcode) from None
+    if not succeeded:
+        raise UserError(result)
+    return result
 
 
 def is_alive(process: int) -> bool:
@@ -79,11 +86,16 @@ def is_alive(process: int) -> bool:
     return True
 
 
-def _work(function: Callable[[Any], Any], argument: Any, sender: Any) -> None:
+def _work(function: Callable[[Any], Any], pipe: Any) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends this process
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # files.replacing cleans up on the way
-    try:
-        result = True, function(argument)
-    except UserError as error:
-        result = False, str(error)
-    sender.send(result)
+    while True:
+        try:
+            argument = pipe.recv()
+        except EOFError:
+            return  # the parent is gone
+        try:
+            result = True, function(argument)
+        except UserError as error:
+            result = False, str(error)
+        pipe.send(result)
