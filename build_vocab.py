@@ -6,7 +6,7 @@ Writes  vocab.txt, one token a line, and beside it tokenizer_config.json with th
 
 Example:
   python build_vocab.py --input_file=sample_data/corpus.txt --output_file=out/vocab.txt \
-    --vocab_size=1000 --heldout_file=sample_data/heldout.txt
+    --vocab_size=1000 --heldout_file=sample_data/corpus_heldout.txt
 
 Needs the tokenizers package: pip install 'bert-toolkit[vocab]'.
 """
