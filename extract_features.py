@@ -17,6 +17,7 @@ from typing import Any, Optional
 from absl import flags, logging
 
 from bert_toolkit import cli, features, files
+from bert_toolkit.engine import DEFAULT_ENGINE, Engine
 from bert_toolkit.errors import UserError
 from bert_toolkit.progress import Progress, size
 
@@ -91,9 +92,10 @@ def run(options: Options) -> int:
     )
     with checkpoints.as_tensorflow(model.init_checkpoint) as init_checkpoint:
         one_hot = options.use_one_hot_embeddings
+        engine = dataclasses.replace(options.engine(), one_hot_embeddings=one_hot)
         runner = estimators.Runner(
             model_fns.make(
-                network(model.config, layers, one_hot), None, init_checkpoint, options.use_tpu
+                network(model.config, layers, engine), None, init_checkpoint, options.use_tpu
             ),
             None,
             options,
@@ -256,14 +258,14 @@ def json_rows(batch: Mapping[str, Any], layers: list[int], tokenizer) -> Iterato
         }
 
 
-def network(config, layers: list[int], use_one_hot_embeddings: bool = False):
+def network(config, layers: list[int], engine: Engine = DEFAULT_ENGINE):
     """Returns the function (features, mode) -> Outputs that builds BERT and gives some layers."""
     import tensorflow.compat.v1 as tf
 
     from bert_toolkit import model_fns
 
     def build(features: Mapping[str, tf.Tensor], mode: str) -> model_fns.Outputs:
-        model = model_fns.encoder(config, features, mode, use_one_hot_embeddings)
+        model = model_fns.encoder(config, features, mode, engine)
         outputs = model.get_all_encoder_layers()
         passed_on = {name: features[name] for name in ("unique_ids", "input_ids", "input_mask")}
         return model_fns.Outputs(

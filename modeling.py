@@ -179,6 +179,7 @@ class BertModel:
         token_type_ids: Optional[tf.Tensor] = None,
         use_one_hot_embeddings: bool = False,
         scope: Optional[str] = None,
+        remove_padding: bool = False,
     ):
         """Builds the encoder.
 
@@ -190,6 +191,9 @@ class BertModel:
           token_type_ids: int32 [B, S], segment ids; all zeros if not given.
           use_one_hot_embeddings: look words up by a matrix product, which TPUs do faster.
           scope: variable scope, "bert" if not given.
+          remove_padding: compute nothing for padding but attention, which leaves zeros there in
+            what the layers return. The numbers of real tokens and all gradients stay as they are;
+            shapes depend on the data, which TPUs and XLA do not take.
         """
         if not is_training:
             config = copy.copy(config)
@@ -199,14 +203,18 @@ class BertModel:
             input_mask = tf.ones_like(input_ids)
         if token_type_ids is None:
             token_type_ids = tf.zeros_like(input_ids)
+        tokens = RealTokens(input_mask) if remove_padding else AllTokens(input_mask)
 
         with tf.variable_scope(scope, default_name="bert"):
             with tf.variable_scope("embeddings"):
-                self.embedding_output, self.embedding_table = _embed(
-                    config, input_ids, token_type_ids, use_one_hot_embeddings
+                rows, self.embedding_table = _embed(
+                    config, input_ids, token_type_ids, tokens, use_one_hot_embeddings
                 )
+                self.embedding_output = tokens.to_grid(rows)
             with tf.variable_scope("encoder"):
-                self.all_encoder_layers = _encode(config, self.embedding_output, input_mask)
+                layers = _encode(config, rows, tokens)
+                # What is not used later is never computed: the graph is pruned.
+                self.all_encoder_layers = [tokens.to_grid(rows) for rows in layers]
             self.sequence_output = self.all_encoder_layers[-1]
             with tf.variable_scope("pooler"):
                 first_token = self.sequence_output[:, 0]  # [B, H]
@@ -235,11 +243,57 @@ class BertModel:
         return self.embedding_table
 
 
+# --- Rows of tokens [T, H], as dense layers see them, and the grid [B, S, H], as attention does ---
+
+
+class AllTokens:
+    """Every position is a row, padding too: T = B * S."""
+
+    def __init__(self, input_mask: tf.Tensor):
+        """Makes the mask, [B, S], that of the grid."""
+        self.input_mask = input_mask
+        self.batch_size, self.length = get_shape_list(input_mask)
+
+    def to_rows(self, grid: tf.Tensor) -> tf.Tensor:
+        """[B, S, ...] -> [T, ...]."""
+        return tf.reshape(grid, [-1, *grid.shape[2:]])
+
+    def to_grid(self, rows: tf.Tensor) -> tf.Tensor:
+        """[T, H] -> [B, S, H]."""
+        return tf.reshape(rows, [self.batch_size, self.length, rows.shape[-1]])
+
+
+class RealTokens(AllTokens):
+    """Only tokens are rows, padding is not: T is the number of ones in the mask.
+
+    The two operations are each other's gradient, and no sum over indices is needed for either.
+    """
+
+    def __init__(self, input_mask: tf.Tensor):
+        """Finds the places of the tokens, [T, 2]."""
+        super().__init__(input_mask)
+        self.places = tf.cast(tf.where(input_mask > 0), tf.int32)
+
+    def to_rows(self, grid: tf.Tensor) -> tf.Tensor:
+        """[B, S, ...] -> [T, ...]."""
+        return tf.gather_nd(grid, self.places)
+
+    def to_grid(self, rows: tf.Tensor) -> tf.Tensor:
+        """[T, H] -> [B, S, H], zeros where there is padding."""
+        return tf.scatter_nd(self.places, rows, [self.batch_size, self.length, rows.shape[-1]])
+
+
 # --- Embeddings ---
 
 
-def _embed(config: BertConfig, input_ids: tf.Tensor, token_type_ids: tf.Tensor, one_hot: bool):
-    """Returns the embedding output [B, S, H] and the table of word embeddings [V, H]."""
+def _embed(
+    config: BertConfig,
+    input_ids: tf.Tensor,
+    token_type_ids: tf.Tensor,
+    tokens: AllTokens,
+    one_hot: bool,
+):
+    """Returns the embedding output [T, H] and the table of word embeddings [V, H]."""
     initializer = create_initializer(config.initializer_range)
     table = tf.get_variable(
         "word_embeddings", [config.vocab_size, config.hidden_size], initializer=initializer
@@ -254,46 +308,45 @@ def _embed(config: BertConfig, input_ids: tf.Tensor, token_type_ids: tf.Tensor, 
         [config.max_position_embeddings, config.hidden_size],
         initializer=initializer,
     )
-    length = get_shape_list(input_ids)[1]
+    batch_size, length = tokens.batch_size, tokens.length
     if isinstance(length, int) and length > config.max_position_embeddings:
         raise UserError(
             f"sequences of {length} tokens, but the model has {config.max_position_embeddings}"
             f" positions; pass --max_seq_length={config.max_position_embeddings} or less"
         )
+    ids, type_ids = tokens.to_rows(input_ids), tokens.to_rows(token_type_ids)  # [T]
     words = (
-        tf.matmul(tf.one_hot(input_ids, config.vocab_size), table)
-        if one_hot
-        else tf.gather(table, input_ids)
+        tf.matmul(tf.one_hot(ids, config.vocab_size), table) if one_hot else tf.gather(table, ids)
     )
     # There are few segments: a product with one-hot rows is faster than gathering, and so is its
     # gradient.
-    segments = tf.matmul(tf.one_hot(token_type_ids, config.type_vocab_size), types)  # [B, S, H]
-    output = words + segments + positions[:length]
+    segments = tf.matmul(tf.one_hot(type_ids, config.type_vocab_size), types)  # [T, H]
+    # Not gathered by row: this gradient is a sum over the batch.
+    places = tf.broadcast_to(positions[:length], [batch_size, length, config.hidden_size])
+    output = words + segments + tokens.to_rows(places)
     return dropout(layer_norm(output, config.layer_norm_eps), config.hidden_dropout_prob), table
 
 
-# --- The encoder: dense layers work on rows of tokens [T, H], attention on the grid [B, S, H] ---
+# --- The encoder ---
 
 
-def _encode(config: BertConfig, embeddings: tf.Tensor, input_mask: tf.Tensor) -> list[tf.Tensor]:
-    """Returns the output of every layer, [B, S, H] each."""
-    batch_size, length, _ = get_shape_list(embeddings)
+def _encode(config: BertConfig, rows: tf.Tensor, tokens: AllTokens) -> list[tf.Tensor]:
+    """Returns the output of every layer, [T, H] each."""
     # [B, 1, 1, S]: every query attends to every token that is not padding.
-    adder = (1.0 - tf.cast(input_mask, tf.float32)[:, None, None, :]) * MASKED_SCORE
-    rows = tf.reshape(embeddings, [-1, config.hidden_size])  # [T, H]
+    adder = (1.0 - tf.cast(tokens.input_mask, tf.float32)[:, None, None, :]) * MASKED_SCORE
     layers = []
     for index in range(config.num_hidden_layers):
         with tf.variable_scope(f"layer_{index}"):
-            rows = _layer(config, rows, adder, batch_size, length)
-        layers.append(tf.reshape(rows, [batch_size, length, config.hidden_size]))
+            rows = _layer(config, rows, adder, tokens)
+        layers.append(rows)
     return layers
 
 
-def _layer(config: BertConfig, rows: tf.Tensor, adder: tf.Tensor, batch_size, length) -> tf.Tensor:
+def _layer(config: BertConfig, rows: tf.Tensor, adder: tf.Tensor, tokens: AllTokens) -> tf.Tensor:
     """[T, H] -> [T, H]: attention, then the feed-forward part, both with residual connections."""
     with tf.variable_scope("attention"):
         with tf.variable_scope("self"):
-            context = _attention(config, rows, adder, batch_size, length)
+            context = _attention(config, rows, adder, tokens)
         with tf.variable_scope("output"):
             rows = _project_and_add(config, context, rows)
     with tf.variable_scope("intermediate"):
@@ -311,22 +364,23 @@ def _project_and_add(config: BertConfig, inputs: tf.Tensor, residual: tf.Tensor)
 
 
 def _attention(
-    config: BertConfig, rows: tf.Tensor, adder: tf.Tensor, batch_size, length
+    config: BertConfig, rows: tf.Tensor, adder: tf.Tensor, tokens: AllTokens
 ) -> tf.Tensor:
     """[T, H] -> [T, H]: multi-headed self-attention (Vaswani et al., 2017, section 3.2)."""
     heads = config.num_attention_heads
     head_size = config.hidden_size // heads
 
     def project(name: str) -> tf.Tensor:
-        projected = dense(rows, config.hidden_size, config, name=name)
-        grid = tf.reshape(projected, [batch_size, length, heads, head_size])
-        return tf.transpose(grid, [0, 2, 1, 3])  # [B, N, S, D]
+        grid = tokens.to_grid(dense(rows, config.hidden_size, config, name=name))  # [B, S, H]
+        by_head = tf.reshape(grid, [tokens.batch_size, tokens.length, heads, head_size])
+        return tf.transpose(by_head, [0, 2, 1, 3])  # [B, N, S, D]
 
     query, key, value = project("query"), project("key"), project("value")
     scores = tf.matmul(query, key, transpose_b=True) / math.sqrt(head_size)  # [B, N, S, S]
     weights = dropout(tf.nn.softmax(scores + adder), config.attention_probs_dropout_prob)
     context = tf.transpose(tf.matmul(weights, value), [0, 2, 1, 3])  # [B, S, N, D]
-    return tf.reshape(context, [-1, config.hidden_size])
+    shape = [tokens.batch_size, tokens.length, config.hidden_size]
+    return tokens.to_rows(tf.reshape(context, shape))
 
 
 # --- The heads of pretraining ---

@@ -21,6 +21,7 @@ from typing import Any
 from absl import flags, logging
 
 from bert_toolkit import cli, features, files, records, tasks
+from bert_toolkit.engine import DEFAULT_ENGINE, Engine
 from bert_toolkit.errors import UserError
 from bert_toolkit.progress import Progress
 
@@ -152,7 +153,7 @@ def run(options: Options) -> dict[str, Any]:
 
     with checkpoints.as_tensorflow(model.init_checkpoint) as init_checkpoint:
         model_fn = model_fns.make(
-            network(model.config, len(task.labels), use_one_hot_embeddings=options.use_tpu),
+            network(model.config, len(task.labels), options.engine()),
             options.output_dir,
             init_checkpoint,
             options.use_tpu,
@@ -328,7 +329,7 @@ def _real_rows(batches: Iterable[Mapping[str, Any]]) -> Iterable[Any]:
 # --- The network ---
 
 
-def network(config, num_labels: int, use_one_hot_embeddings: bool = False):
+def network(config, num_labels: int, engine: Engine = DEFAULT_ENGINE):
     """Returns the function (features, mode) -> Outputs: BERT with a linear layer over [CLS]."""
     import tensorflow.compat.v1 as tf
 
@@ -337,7 +338,7 @@ def network(config, num_labels: int, use_one_hot_embeddings: bool = False):
 
     def build(features: Mapping[str, tf.Tensor], mode: str) -> model_fns.Outputs:
         training = mode == tf.estimator.ModeKeys.TRAIN
-        model = model_fns.encoder(config, features, mode, use_one_hot_embeddings)
+        model = model_fns.encoder(config, features, mode, engine)
         pooled = modeling.dropout(
             model.get_pooled_output(), config.hidden_dropout_prob if training else 0.0
         )  # [B, H]

@@ -22,6 +22,7 @@ from absl import flags, logging
 
 from bert_toolkit import cli, files, records, tokenizers
 from bert_toolkit.dynamic_masks import DynamicMasks
+from bert_toolkit.engine import DEFAULT_ENGINE, Engine
 from bert_toolkit.errors import UserError
 
 # Instances among which the next one is drawn; the files were shuffled as a whole when they were
@@ -206,7 +207,7 @@ def run(options: Options) -> dict[str, Any]:
 
     with checkpoints.as_tensorflow(model.init_checkpoint) as init_checkpoint:
         model_fn = model_fns.make(
-            network(model.config, data.use_next_sentence, static_shapes=options.use_tpu),
+            network(model.config, data.use_next_sentence, options.engine()),
             options.output_dir,
             init_checkpoint,
             options.use_tpu,
@@ -295,15 +296,15 @@ def evaluate(runner, eval_files: list[str], data: Data, options: Options) -> dic
 # --- The network ---
 
 
-def network(config, use_next_sentence: bool = True, static_shapes: bool = False):
+def network(config, use_next_sentence: bool = True, engine: Engine = DEFAULT_ENGINE):
     """Returns the function (features, mode) -> Outputs: BERT with both pretraining heads.
 
     Args:
       config: sizes of the model.
       use_next_sentence: whether the loss has that part. The head is there either way, so that
         checkpoints have the same variables.
-      static_shapes: predict at all of max_predictions_per_seq positions, as TPUs need; otherwise
-        only at real ones.
+      engine: how it is computed. With static shapes, predictions are made at all of
+        max_predictions_per_seq positions, otherwise only at real ones.
     """
     import tensorflow.compat.v1 as tf
 
@@ -311,8 +312,8 @@ def network(config, use_next_sentence: bool = True, static_shapes: bool = False)
     from bert_toolkit import metrics, model_fns
 
     def build(features: Mapping[str, tf.Tensor], mode: str) -> model_fns.Outputs:
-        model = model_fns.encoder(config, features, mode, static_shapes)
-        positions, masked_ids, weights = masked_tokens(features, static_shapes)
+        model = model_fns.encoder(config, features, mode, engine)
+        positions, masked_ids, weights = masked_tokens(features, engine.static_shapes)
         masked_logits = modeling.masked_lm_logits(model, config, positions)  # [M, V]
         masked_losses = tf.nn.sparse_softmax_cross_entropy_with_logits(
             labels=masked_ids, logits=masked_logits

@@ -16,6 +16,7 @@ from typing import Any, NoReturn, Optional, TypeVar
 
 from absl import flags, logging
 
+from bert_toolkit.engine import Engine
 from bert_toolkit.errors import UserError
 
 Options = TypeVar("Options")
@@ -184,6 +185,11 @@ class DeviceOptions:
     master: Optional[str] = None
     num_tpu_cores: int = 8
     iterations_per_loop: int = 1000
+    remove_padding: bool = True
+
+    def engine(self) -> Engine:
+        """Returns how networks are computed there."""
+        return Engine.for_device(self.use_tpu, self.remove_padding)
 
 
 def define_device_flags() -> None:
@@ -191,6 +197,12 @@ def define_device_flags() -> None:
     flags.DEFINE_integer("seed", 12345, "Fixes data order, dropout and initial values.")
     flags.DEFINE_boolean(
         "use_tpu", False, "Run on a TPU; without it, on the GPUs there are, else on the CPU."
+    )
+    flags.DEFINE_boolean(
+        "remove_padding",
+        True,
+        "Compute nothing for padding but attention, which is quicker and gives the same numbers;"
+        " never on a TPU, where shapes must be known.",
     )
     flags.DEFINE_string("tpu_name", None, "The Cloud TPU to use: a name or a grpc:// address.")
     flags.DEFINE_string("tpu_zone", None, "Zone of the Cloud TPU; found out when not given.")

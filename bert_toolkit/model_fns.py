@@ -10,6 +10,7 @@ from absl import logging
 import modeling
 import optimization
 from bert_toolkit import checkpoints, hooks
+from bert_toolkit.engine import Engine
 from bert_toolkit.errors import UserError
 
 STEPS_BETWEEN_LINES = 100
@@ -36,7 +37,7 @@ def encoder(
     config: modeling.BertConfig,
     features: Mapping[str, tf.Tensor],
     mode: str,
-    use_one_hot_embeddings: bool,
+    engine: Engine,
 ) -> modeling.BertModel:
     """Builds BERT over the features that every stage has, with dropout if `mode` is TRAIN."""
     return modeling.BertModel(
@@ -45,7 +46,8 @@ def encoder(
         input_ids=features["input_ids"],
         input_mask=features["input_mask"],
         token_type_ids=features["segment_ids"],
-        use_one_hot_embeddings=use_one_hot_embeddings,
+        use_one_hot_embeddings=engine.one_hot_embeddings,
+        remove_padding=engine.remove_padding,
     )
 
 

@@ -7,12 +7,14 @@ import modeling
 import run_classifier
 import run_pretraining
 from bert_toolkit import checkpoints, cli, estimators, model_fns, records
+from bert_toolkit.engine import Engine
 from bert_toolkit.errors import UserError
 
 CONFIG = modeling.BertConfig.from_json_file(str(GOLDEN / "model/bert_config.json"))
 WEIGHTS = checkpoints.Weights(str(GOLDEN / "model/bert_model.ckpt"), "golden")
 SIZES = estimators.BatchSizes(16, 8, 8)
 TPU = cli.DeviceOptions(seed=1, use_tpu=True, num_tpu_cores=16, iterations_per_loop=5)
+TPU_ENGINE = Engine.for_device(True, False)
 TRAINING = model_fns.Training(1e-3, 4, 1)
 
 
@@ -43,7 +45,7 @@ def test_everything_a_tpu_computes_has_a_static_shape(tmp_path, pretraining_data
     schema = records.pretraining_schema(128, 20)
     reading = records.Reading(repeat=mode == "train", seed=1, static_shapes=True)
     model_fn = model_fns.make(
-        run_pretraining.network(CONFIG, static_shapes=True), str(tmp_path), WEIGHTS, True, TRAINING
+        run_pretraining.network(CONFIG, True, TPU_ENGINE), str(tmp_path), WEIGHTS, True, TRAINING
     )
     with tf.Graph().as_default() as graph:
         data = records.RecordInput([str(pretraining_data)], schema, reading)({"batch_size": 16})
@@ -65,7 +67,7 @@ def test_the_tpu_path_runs_on_a_cpu(tmp_path, pretraining_data):
     """TPUEstimator without a TPU trains and evaluates the model function written for one."""
     schema = records.pretraining_schema(128, 20)
     model_fn = model_fns.make(
-        run_pretraining.network(CONFIG, static_shapes=True), str(tmp_path), WEIGHTS, False, TRAINING
+        run_pretraining.network(CONFIG, True, TPU_ENGINE), str(tmp_path), WEIGHTS, False, TRAINING
     )
     estimator = tf.estimator.tpu.TPUEstimator(
         model_fn,

@@ -7,6 +7,8 @@ import tensorflow.compat.v1 as tf
 from conftest import GOLDEN
 
 import modeling
+import run_pretraining
+from bert_toolkit.engine import Engine
 from bert_toolkit.errors import UserError
 
 CONFIG = str(GOLDEN / "model/bert_config.json")
@@ -17,7 +19,9 @@ def batch():
     return dict(np.load(GOLDEN / "model_outputs.npz"))
 
 
-def compute(batch, one_hot=False, length=128, is_training=False, **config_changes):
+def compute(
+    batch, one_hot=False, length=128, is_training=False, remove_padding=False, **config_changes
+):
     """Runs the golden checkpoint over the golden batch; returns every output."""
     config = modeling.BertConfig.from_json_file(CONFIG)
     config.__dict__.update(config_changes)
@@ -27,7 +31,9 @@ def compute(batch, one_hot=False, length=128, is_training=False, **config_change
             tf.constant(batch[name][:, :length])
             for name in ("input_ids", "input_mask", "segment_ids")
         )
-        model = modeling.BertModel(config, is_training, ids, mask, segments, one_hot)
+        model = modeling.BertModel(
+            config, is_training, ids, mask, segments, one_hot, remove_padding=remove_padding
+        )
         chosen = tf.where(batch["masked_lm_weights"] > 0)
         positions = tf.stack(
             [tf.cast(chosen[:, 0], tf.int32), tf.gather_nd(batch["masked_lm_positions"], chosen)], 1
@@ -55,9 +61,45 @@ def compute(batch, one_hot=False, length=128, is_training=False, **config_change
         return {**session.run(outputs), "shapes": shapes}
 
 
-@pytest.fixture(scope="module")
-def computed(batch):
-    return compute(batch)
+@pytest.fixture(scope="module", params=[False, True], ids=["grid", "rows"])
+def computed(request, batch):
+    return compute(batch, remove_padding=request.param)
+
+
+def gradients(batch, remove_padding):
+    """The gradients of both pretraining losses by variable, as the optimizer gets them."""
+    config = modeling.BertConfig.from_json_file(CONFIG)
+    with tf.Graph().as_default(), tf.Session() as session:
+        features = {
+            name: tf.constant(batch[name]) for name in batch if batch[name].shape[:1] == (8,)
+        }
+        outputs = run_pretraining.network(config, True, Engine(remove_padding=remove_padding))(
+            features, tf.estimator.ModeKeys.TRAIN
+        )
+        variables = tf.trainable_variables()
+        tf.train.init_from_checkpoint(
+            str(GOLDEN / "model/bert_model.ckpt"), {v.op.name: v.op.name for v in variables}
+        )
+        session.run(tf.global_variables_initializer())
+        found = tf.gradients(outputs.loss, variables)
+        norm = tf.global_norm(found)
+        dense = {v.op.name: tf.convert_to_tensor(g) for v, g in zip(variables, found)}
+        return session.run((dense, norm))
+
+
+def test_gradients_do_not_depend_on_padding(batch):
+    assert (batch["input_mask"] == 0).any()
+    (with_padding, norm), (without, other_norm) = (
+        gradients(batch, remove) for remove in (False, True)
+    )
+    assert other_norm == pytest.approx(norm, rel=1e-5)
+    for name, value in with_padding.items():
+        assert np.abs(without[name] - value).max() <= 1e-5 * max(1.0, np.abs(value).max()), name
+
+
+def test_states_of_padding_are_zero_where_it_is_removed(batch):
+    layers = compute(batch, remove_padding=True)["layers"]
+    assert (layers[:, batch["input_mask"] == 0] == 0).all()
 
 
 @pytest.mark.parametrize("name", ["embedding_output", "layers"])
@@ -82,7 +124,8 @@ def test_variable_names_and_shapes_are_the_published_ones(computed):
 
 
 def test_one_hot_look_up_gives_the_same(batch, computed):
-    assert np.abs(compute(batch, one_hot=True)["layers"] - computed["layers"]).max() < 1e-5
+    mask = batch["input_mask"][..., None]
+    assert np.abs((compute(batch, one_hot=True)["layers"] - computed["layers"]) * mask).max() < 1e-5
 
 
 def test_cutting_padding_off_changes_nothing(batch, computed):

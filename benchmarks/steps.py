@@ -1,0 +1,258 @@
+"""Measures training steps and inference: ours, the published way, and transformers on torch.
+
+    python benchmarks/steps.py --bert_dir=DIR --reviews=DIR --text=english.txt
+
+A model lies in the first directory in Hugging Face's layout (config.json, vocab.txt,
+model.safetensors), reviews in the second in SST-2's layout; --peer_python=PYTHON names another
+environment for torch. All ways take the same batches of 32 in the same order, on 2 threads:
+
+    finetune  reviews, at most 64 tokens, a step of training a classifier
+    pretrain  text, 128 tokens, 20 predictions, a step of pretraining
+    infer     reviews, at most 64 tokens, the encoder's last layer
+
+"published way" is our engine with every sequence padded to its full length. transformers pads to
+the longest of a batch, as its users do, and trains with torch.optim.AdamW and the gradient clipped.
+The ways take turns; medians.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+import numpy as np
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+sys.path.insert(0, ROOT)
+BATCH, THREADS, WARM_UP = 32, 2, 3
+WORKS = ("finetune", "pretrain", "infer")
+
+
+def make_batches(arguments, work, count):
+    """Returns batches as dicts of arrays, padded to full length."""
+    import random
+
+    from bert_toolkit import features, masking
+    from tokenization import FullTokenizer
+
+    tokenizer = FullTokenizer(os.path.join(arguments.bert_dir, "vocab.txt"))
+    rows = []
+    if work == "pretrain":
+        with open(arguments.text, encoding="utf-8") as reader:
+            documents = [
+                [tokenizer.encode(line) for line in document.split("\n") if line.strip()]
+                for document in reader.read()[: 15_000 * count].split("\n\n")
+            ]
+        settings = masking.Settings(128, 20, 0.15, 0.1, 1, False)
+        made = masking.create_instances(
+            [document for document in documents if document],
+            masking.Vocabulary(tokenizer),
+            settings,
+            [random.Random(1)],
+        )
+        for instance in made:
+            row = _row(instance.input_ids, instance.first_segment, 128)
+            row["masked_lm_positions"] = _padded(instance.masked_positions, 20)
+            row["masked_lm_ids"] = _padded(instance.masked_ids, 20)
+            row["masked_lm_weights"] = _padded([1.0] * len(instance.masked_ids), 20, np.float32)
+            row["next_sentence_labels"] = np.array([instance.is_random_next], np.int32)
+            rows.append(row)
+    else:
+        with open(os.path.join(arguments.reviews, "train.tsv"), encoding="utf-8") as reader:
+            lines = [line.rstrip("\n").split("\t") for line in reader][1:]
+        random.Random(1).shuffle(lines)
+        for text, label in lines[: count * BATCH]:
+            encoded = features.encode(tokenizer, text, None, 64)
+            row = _row(encoded.input_ids, len(encoded.input_ids), 64)
+            row["label_ids"], row["is_real_example"] = np.int32(label), np.int32(1)
+            rows.append(row)
+    batches = [rows[start : start + BATCH] for start in range(0, len(rows) - BATCH + 1, BATCH)]
+    return [{key: np.stack([row[key] for row in batch]) for key in batch[0]} for batch in batches][
+        :count
+    ]
+
+
+def _padded(values, length, dtype=np.int32):
+    return np.array(list(values) + [0] * (length - len(values)), dtype)
+
+
+def _row(ids, first, length):
+    segments = [0] * first + [1] * (len(ids) - first)
+    return {
+        "input_ids": _padded(ids, length),
+        "input_mask": _padded([1] * len(ids), length),
+        "segment_ids": _padded(segments, length),
+    }
+
+
+def cut(batch):
+    """Cuts a batch after its own longest sequence."""
+    longest = int(batch["input_mask"].sum(axis=1).max())
+    along = ("input_ids", "input_mask", "segment_ids")
+    return {name: value[:, :longest] if name in along else value for name, value in batch.items()}
+
+
+def run_ours(arguments, work, batches, remove_padding):
+    """Returns seconds of each step, run as the Estimator runs the stages' own model functions."""
+    import tensorflow.compat.v1 as tf
+
+    import extract_features
+    import modeling
+    import run_classifier
+    import run_pretraining
+    from bert_toolkit import checkpoints, model_fns
+    from bert_toolkit.engine import Engine
+
+    config = modeling.BertConfig.from_json_file(os.path.join(arguments.bert_dir, "config.json"))
+    engine = Engine(remove_padding=remove_padding)
+    network = {
+        "finetune": run_classifier.network(config, 2, engine),
+        "pretrain": run_pretraining.network(config, True, engine),
+        "infer": extract_features.network(config, [-1], engine),
+    }[work]
+    if remove_padding:
+        batches = [cut(batch) for batch in batches]
+    weights_file = os.path.join(arguments.bert_dir, "model.safetensors")
+    training = model_fns.Training(5e-5, 100_000, 100)
+    mode = "infer" if work == "infer" else "train"
+    session_config = tf.ConfigProto(
+        intra_op_parallelism_threads=THREADS, inter_op_parallelism_threads=THREADS
+    )
+    with tf.Graph().as_default(), tempfile.TemporaryDirectory() as directory:
+        with checkpoints.as_tensorflow(weights_file) as weights:
+            places = {
+                name: tf.placeholder(value.dtype, [None] * value.ndim)
+                for name, value in batches[0].items()
+            }
+            if work == "infer":
+                places["unique_ids"] = tf.zeros([BATCH], tf.int32)
+            tf.train.get_or_create_global_step()
+            spec = model_fns.make(network, directory, weights, training=training)(
+                places, None, mode, {}
+            )
+            with tf.Session(config=session_config) as session:
+                session.run(tf.global_variables_initializer())
+                fetched = spec.predictions["layer_-1"] if work == "infer" else spec.train_op
+                seconds = []
+                for batch in batches:
+                    feed = {places[name]: value for name, value in batch.items()}
+                    start = time.perf_counter()
+                    session.run(fetched, feed)
+                    seconds.append(time.perf_counter() - start)
+    return seconds
+
+
+def run_torch(arguments, work, batches, bfloat16=False):
+    """Returns seconds of each step."""
+    import torch
+    import transformers
+
+    torch.set_num_threads(THREADS)
+    torch.manual_seed(0)
+    classes = {
+        "finetune": transformers.BertForSequenceClassification,
+        "pretrain": transformers.BertForPreTraining,
+        "infer": transformers.BertModel,
+    }
+    model = classes[work].from_pretrained(arguments.bert_dir)
+    model.train(work != "infer")
+    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-5, weight_decay=0.01)
+    seconds = []
+    for batch in map(cut, batches):
+        inputs = {
+            "input_ids": torch.tensor(batch["input_ids"], dtype=torch.long),
+            "attention_mask": torch.tensor(batch["input_mask"], dtype=torch.long),
+            "token_type_ids": torch.tensor(batch["segment_ids"], dtype=torch.long),
+        }
+        if work == "finetune":
+            inputs["labels"] = torch.tensor(batch["label_ids"], dtype=torch.long)
+        if work == "pretrain":
+            labels = np.full(batch["input_ids"].shape, -100)
+            for row, used in enumerate(batch["masked_lm_weights"] > 0):
+                labels[row, batch["masked_lm_positions"][row][used]] = batch["masked_lm_ids"][row][
+                    used
+                ]
+            inputs["labels"] = torch.tensor(labels, dtype=torch.long)
+            inputs["next_sentence_label"] = torch.tensor(
+                batch["next_sentence_labels"][:, 0], dtype=torch.long
+            )
+        start = time.perf_counter()
+        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+            if work == "infer":
+                with torch.no_grad():
+                    model(**inputs)
+            else:
+                loss = model(**inputs).loss
+        if work != "infer":
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            optimizer.zero_grad()
+        seconds.append(time.perf_counter() - start)
+    return seconds
+
+
+WAYS = {
+    "ours": lambda *work: run_ours(*work, remove_padding=True),
+    "published way": lambda *work: run_ours(*work, remove_padding=False),
+    "torch float32": run_torch,
+    "torch bfloat16": lambda *work: run_torch(*work, bfloat16=True),
+}
+
+
+def run_once(arguments):
+    import resource
+
+    batches = make_batches(arguments, arguments.work, arguments.steps + WARM_UP)
+    seconds = WAYS[arguments.way](arguments, arguments.work, batches)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
+    print(json.dumps([statistics.median(seconds[WARM_UP:]), peak]))
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--bert_dir", required=True)
+    parser.add_argument("--reviews", required=True)
+    parser.add_argument("--text", required=True)
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--repetitions", type=int, default=5)
+    parser.add_argument("--peer_python", default=sys.executable, help="has torch, transformers")
+    parser.add_argument("--ways", default=",".join(WAYS), help="bfloat16 crawls without AVX-512")
+    parser.add_argument("--works", default=",".join(WORKS))
+    parser.add_argument("--work", help="(one run)")
+    parser.add_argument("--way", help="(one run)")
+    arguments = parser.parse_args()
+    if arguments.work:
+        return run_once(arguments)
+    ways = arguments.ways.split(",")
+    for work in arguments.works.split(","):
+        found = {way: [] for way in ways}
+        for _ in range(arguments.repetitions):
+            for way in ways:
+                python = arguments.peer_python if way.startswith("torch") else sys.executable
+                command = [python, *sys.argv, f"--work={work}", f"--way={way}"]
+                result = subprocess.run(
+                    command, capture_output=True, text=True, env=os.environ | QUIET, check=False
+                )
+                if result.returncode:
+                    raise SystemExit(result.stderr)
+                found[way].append(json.loads(result.stdout.splitlines()[-1]))
+        medians = {way: statistics.median(run[0] for run in runs) for way, runs in found.items()}
+        for way in ways:
+            print(
+                f"{work:<10}{way:<16}{medians[way]:>8.3f} s a step{1 / medians[way]:>8.2f} steps/s"
+                f"{max(run[1] for run in found[way]):>8.0f} MB"
+                f"   ours is {medians[way] / medians[ways[0]]:.2f} x as fast",
+                flush=True,
+            )
+    return None
+
+
+QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "OMP_NUM_THREADS": str(THREADS)}
+
+if __name__ == "__main__":
+    main()
