@@ -456,9 +456,22 @@ def layer_norm(inputs: tf.Tensor, epsilon: float = 1e-12) -> tf.Tensor:
         return tf.nn.batch_normalization(inputs, mean, variance, beta, gamma, epsilon)
 
 
+# A graph collection: int32 [2], what the random numbers of dropout come from if it is there. With
+# the step in it, a step has the same dropout whether or not the run was interrupted before.
+DROPOUT_SEED = "dropout_seed"
+_DROPOUTS = "dropouts"
+
+
 def dropout(inputs: tf.Tensor, probability: float) -> tf.Tensor:
     """Sets elements to zero with `probability` and scales the others up; the identity for 0."""
-    return tf.nn.dropout(inputs, rate=probability) if probability else inputs
+    if not probability:
+        return inputs
+    seeds, others = tf.get_collection(DROPOUT_SEED), tf.get_collection_ref(_DROPOUTS)
+    if not seeds:
+        return tf.nn.dropout(inputs, rate=probability)
+    seed = seeds[-1] + [len(others), 0]
+    others.append(inputs)
+    return tf.nn.experimental.stateless_dropout(inputs, probability, seed)
 
 
 def create_initializer(initializer_range: float = 0.02):

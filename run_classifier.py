@@ -75,15 +75,13 @@ def define_flags() -> None:
             lower_bound=0.0,
             upper_bound=1.0,
         )
-        flags.DEFINE_integer(
-            "save_checkpoints_steps", 1000, "Steps between checkpoints.", lower_bound=1
-        )
+        cli.define_checkpoint_flags()
     with cli.group("Device"):
         cli.define_device_flags()
 
 
 @dataclasses.dataclass(frozen=True)
-class Options(cli.ModelOptions, cli.DeviceOptions):
+class Options(cli.ModelOptions, cli.DeviceOptions, cli.CheckpointOptions):
     """The flags of this stage, by their names."""
 
     task_name: str = ""
@@ -99,7 +97,6 @@ class Options(cli.ModelOptions, cli.DeviceOptions):
     learning_rate: float = 5e-5
     num_train_epochs: float = 3.0
     warmup_proportion: float = 0.1
-    save_checkpoints_steps: int = 1000
 
     def __post_init__(self):
         problems = []
@@ -168,7 +165,7 @@ def run(options: Options) -> dict[str, Any]:
             estimators.BatchSizes(
                 options.train_batch_size, options.eval_batch_size, options.predict_batch_size
             ),
-            options.save_checkpoints_steps,
+            options,
         )
         if train_data:
             train(runner, train_data, train_steps, model, task, options)
@@ -252,7 +249,7 @@ def train(
     runner, data: Encoded, train_steps: int, model, task: tasks.Task, options: Options
 ) -> None:
     """Trains from where --output_dir stands to `train_steps`."""
-    from bert_toolkit import model_dirs, model_fns
+    from bert_toolkit import input_state, model_dirs, model_fns
 
     if not train_steps:
         raise UserError(
@@ -267,7 +264,7 @@ def train(
     reading = records.Reading(
         repeat=True,
         shuffle_buffer=len(data.names),
-        seed=options.seed + step,  # a run that goes on does not see the same order again
+        seed=input_state.seed(options.seed, options.output_dir, step),
         static_shapes=options.use_tpu,
     )
     runner.train(records.RecordInput([data.path], options.schema(), reading), train_steps)

@@ -88,9 +88,7 @@ def define_flags() -> None:
             "Steps over which the learning rate rises from zero.",
             lower_bound=0,
         )
-        flags.DEFINE_integer(
-            "save_checkpoints_steps", 1000, "Steps between checkpoints.", lower_bound=1
-        )
+        cli.define_checkpoint_flags()
     with cli.group("Evaluation"):
         flags.DEFINE_boolean("do_eval", False, "Evaluate; after training, if both are asked for.")
         flags.DEFINE_integer("eval_batch_size", 8, "Sequences in a batch.", lower_bound=1)
@@ -106,7 +104,7 @@ def define_flags() -> None:
 
 
 @dataclasses.dataclass(frozen=True)
-class Options(cli.ModelOptions, cli.DeviceOptions):
+class Options(cli.ModelOptions, cli.DeviceOptions, cli.CheckpointOptions):
     """The flags of this stage, by their names."""
 
     output_dir: str = ""
@@ -122,7 +120,6 @@ class Options(cli.ModelOptions, cli.DeviceOptions):
     learning_rate: float = 5e-5
     num_train_steps: int = 100000
     num_warmup_steps: int = 10000
-    save_checkpoints_steps: int = 1000
     max_eval_steps: Optional[int] = None
 
     def __post_init__(self):
@@ -220,7 +217,7 @@ def run(options: Options) -> dict[str, Any]:
             options.output_dir,
             options,
             estimators.BatchSizes(train=options.train_batch_size, evaluate=options.eval_batch_size),
-            options.save_checkpoints_steps,
+            options,
         )
         if options.do_train:
             train(runner, train_files, data, model, options)
@@ -242,12 +239,12 @@ def _eval_files(options: Options) -> list[str]:
 
 def train(runner, train_files: list[str], data: Data, model, options: Options) -> None:
     """Trains from where --output_dir stands to --num_train_steps."""
-    from bert_toolkit import model_dirs, model_fns
+    from bert_toolkit import input_state, model_dirs, model_fns
 
     step = model_fns.starting_step(options.output_dir, options.num_train_steps)
     if step >= options.num_train_steps:
         return
-    seed = options.seed + step  # a run that goes on does not see the first instances again
+    seed = input_state.seed(options.seed, options.output_dir, step)
     reading = records.Reading(
         repeat=True, shuffle_buffer=SHUFFLE_BUFFER, seed=seed, static_shapes=options.use_tpu
     )

@@ -90,6 +90,39 @@ def _first_line(error: Exception) -> str:
     return (str(error) or type(error).__name__).splitlines()[0]
 
 
+def leave_damaged(directory: str) -> None:
+    """Makes the last checkpoint of an output directory that can be read the latest one.
+
+    A machine that goes down may leave the last one incomplete; the one before is as good a place to
+    go on from.
+    """
+    state = tf.train.get_checkpoint_state(directory)
+    prefixes = list(state.all_model_checkpoint_paths) if state else []
+    for index in reversed(range(len(prefixes))):
+        damage = _damage(prefixes[index])
+        if damage is None:
+            if index < len(prefixes) - 1:
+                tf.train.update_checkpoint_state(directory, prefixes[index], prefixes[: index + 1])
+            return
+        logging.warning("%s cannot be read (%s); taking the one before", prefixes[index], damage)
+    if prefixes:
+        raise UserError(
+            f"{directory}: none of its checkpoints can be read; remove it, or use another"
+            " --output_dir"
+        )
+
+
+def _damage(prefix: str) -> Optional[str]:
+    """Returns what is wrong with a checkpoint, reading all of it; None if nothing is."""
+    try:
+        reader = tf.train.load_checkpoint(prefix)
+        for name in reader.get_variable_to_shape_map():
+            reader.get_tensor(name)
+    except Exception as error:
+        return _first_line(error)
+    return None
+
+
 # --- Hugging Face's names ---
 
 # Copies of the word embeddings and the output bias, and a constant.

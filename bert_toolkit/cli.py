@@ -186,10 +186,45 @@ class DeviceOptions:
     num_tpu_cores: int = 8
     iterations_per_loop: int = 1000
     remove_padding: bool = True
+    deterministic: bool = False
 
     def engine(self) -> Engine:
         """Returns how networks are computed there."""
         return Engine.for_device(self.use_tpu, self.remove_padding)
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckpointOptions:
+    """The flags of checkpoints; the options of a stage that trains build on it."""
+
+    save_checkpoints_steps: int = 1000
+    keep_checkpoint_max: int = 5
+    keep_checkpoint_every_n_hours: float = 10000.0
+
+    def run_config(self) -> dict[str, Any]:
+        """Returns what an Estimator's configuration is told of it."""
+        return {
+            field.name: getattr(self, field.name) for field in dataclasses.fields(CheckpointOptions)
+        }
+
+
+def define_checkpoint_flags() -> None:
+    """Flags that say when checkpoints are written and how many are kept."""
+    flags.DEFINE_integer(
+        "save_checkpoints_steps", 1000, "Steps between checkpoints.", lower_bound=1
+    )
+    flags.DEFINE_integer(
+        "keep_checkpoint_max",
+        5,
+        "How many of the last checkpoints to keep; 0 for all.",
+        lower_bound=0,
+    )
+    flags.DEFINE_float(
+        "keep_checkpoint_every_n_hours",
+        10000.0,
+        "Keep one for each so many hours of training, whatever their number.",
+        lower_bound=0.0,
+    )
 
 
 def define_device_flags() -> None:
@@ -203,6 +238,12 @@ def define_device_flags() -> None:
         True,
         "Compute nothing for padding but attention, which is quicker and gives the same numbers;"
         " never on a TPU, where shapes must be known.",
+    )
+    flags.DEFINE_boolean(
+        "deterministic",
+        False,
+        "Give the same weights to the last bit in every run on the same machine, interrupted or"
+        " not; slower on GPUs.",
     )
     flags.DEFINE_string("tpu_name", None, "The Cloud TPU to use: a name or a grpc:// address.")
     flags.DEFINE_string("tpu_zone", None, "Zone of the Cloud TPU; found out when not given.")

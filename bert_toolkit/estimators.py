@@ -7,14 +7,16 @@ import contextlib
 import dataclasses
 import json
 import os
+import signal
 from collections.abc import Callable, Iterator
 from typing import Any, Optional
 
 import tensorflow.compat.v1 as tf
 from absl import logging
+from tensorflow import config as tf2_config
 
-from bert_toolkit import hooks, records
-from bert_toolkit.cli import DeviceOptions
+from bert_toolkit import hooks, input_state, records
+from bert_toolkit.cli import EXIT_TERMINATED, CheckpointOptions, DeviceOptions
 from bert_toolkit.errors import UserError
 
 
@@ -36,7 +38,7 @@ class Runner:
         model_dir: Optional[str],
         device: DeviceOptions,
         sizes: BatchSizes,
-        save_checkpoints_steps: int = 1000,
+        checkpoints: CheckpointOptions = CheckpointOptions(),  # noqa: B008 (it is frozen)
     ):
         """Makes the Estimator.
 
@@ -45,15 +47,17 @@ class Runner:
           model_dir: where checkpoints are kept; None for an Estimator that only predicts.
           device: where to run.
           sizes: global batch sizes.
-          save_checkpoints_steps: training steps between checkpoints.
+          checkpoints: how often they are written, and how many are kept.
         """
         self.sizes = sizes
         self.strategy = None if device.use_tpu else choose_strategy()
         self._use_tpu = device.use_tpu
+        if device.deterministic:
+            tf2_config.experimental.enable_op_determinism()
         if device.use_tpu:
-            config = tpu_run_config(model_dir, device, save_checkpoints_steps)
+            config = tpu_run_config(model_dir, device, checkpoints)
         else:
-            config = run_config(model_dir, device.seed, save_checkpoints_steps, self.strategy)
+            config = run_config(model_dir, device, checkpoints, self.strategy)
         self.estimator = make_estimator(model_fn, config, sizes, device.use_tpu)
 
     def train(self, input_fn: Callable, max_steps: int) -> None:
@@ -68,8 +72,25 @@ class Runner:
                     tf.estimator.TrainSpec(bound, max_steps=max_steps),
                     tf.estimator.EvalSpec(bound, steps=1),
                 )
+            elif self.strategy is not None or self._use_tpu:
+                self._train_until_stopped(bound, max_steps, [], [])
             else:
-                self.estimator.train(bound, max_steps=max_steps)
+                state = input_state.InputState(self.estimator.model_dir)
+                restore = input_state.RestoreInput(state)
+                self._train_until_stopped(bound, max_steps, [restore], [state])
+
+    def _train_until_stopped(self, input_fn, max_steps: int, more_hooks: list, listeners: list):
+        """Trains; a signal ends it with a checkpoint, and the program as signals do."""
+        with hooks.StopOnSignal() as stop:
+            self.estimator.train(
+                input_fn, [*more_hooks, stop], max_steps=max_steps, saving_listeners=listeners
+            )
+        if stop.received == signal.SIGINT:
+            raise KeyboardInterrupt
+        if stop.received == signal.SIGTERM:
+            latest = tf.train.latest_checkpoint(self.estimator.model_dir)
+            logging.info("saved %s; the same command goes on from it", latest)
+            raise SystemExit(EXIT_TERMINATED)
 
     def evaluate(
         self, input_fn: Callable, what: str, steps: Optional[int] = None
@@ -157,15 +178,21 @@ def make_estimator(
 
 
 def run_config(
-    model_dir: Optional[str], seed: int, save_checkpoints_steps: int, strategy: Any = None
+    model_dir: Optional[str],
+    device: DeviceOptions,
+    checkpoints: CheckpointOptions,
+    strategy: Any = None,
 ) -> tf.estimator.RunConfig:
     """Returns the configuration of a run on CPU or GPUs."""
     session_config = tf.ConfigProto(allow_soft_placement=True)
+    if device.deterministic:
+        # Independent operations then run in one order, and sums of their results are alike.
+        session_config.inter_op_parallelism_threads = 1
     session_config.gpu_options.allow_growth = True  # leave to others what is not needed
     return tf.estimator.RunConfig(
         model_dir=model_dir,
-        tf_random_seed=seed,
-        save_checkpoints_steps=save_checkpoints_steps,
+        tf_random_seed=device.seed,
+        **checkpoints.run_config(),
         log_step_count_steps=None,  # our own hook shows the progress
         train_distribute=strategy,
         session_config=session_config,
@@ -173,7 +200,7 @@ def run_config(
 
 
 def tpu_run_config(
-    model_dir: Optional[str], device: DeviceOptions, save_checkpoints_steps: int
+    model_dir: Optional[str], device: DeviceOptions, checkpoints: CheckpointOptions
 ) -> tf.estimator.RunConfig:
     """Returns the configuration of a run on a TPU."""
     resolver = None
@@ -186,7 +213,7 @@ def tpu_run_config(
         master=device.master,
         model_dir=model_dir,
         tf_random_seed=device.seed,
-        save_checkpoints_steps=save_checkpoints_steps,
+        **checkpoints.run_config(),
         tpu_config=tf.estimator.tpu.TPUConfig(
             iterations_per_loop=device.iterations_per_loop,
             num_shards=device.num_tpu_cores,

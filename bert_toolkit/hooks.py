@@ -1,6 +1,8 @@
 """What an Estimator shows while it runs: losses, rates and the time left."""
 
+import signal
 import sys
+import threading
 import time
 from collections.abc import Mapping
 from typing import Any, Optional
@@ -89,6 +91,39 @@ class TrainingProgress(tf.estimator.SessionRunHook):
     def end(self, session):
         if self._bar is not None:
             self._bar.close()
+
+
+class StopOnSignal(tf.estimator.SessionRunHook):
+    """Ends training after the step at hand when SIGTERM or Ctrl-C comes; a checkpoint is written.
+
+    The second signal of a kind acts at once. Use as a context manager around the training.
+
+    Attributes:
+      received: the signal that came, if one did.
+    """
+
+    def __init__(self):
+        self.received: Optional[signal.Signals] = None
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> "StopOnSignal":
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._before[number] = signal.signal(number, self._receive)
+        return self
+
+    def __exit__(self, *exc_info) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _receive(self, number, frame):
+        self.received = signal.Signals(number)
+        signal.signal(number, self._before[number])
+        logging.info("%s: stopping after this step", self.received.name)
+
+    def after_run(self, run_context, run_values):
+        if self.received is not None:
+            run_context.request_stop()
 
 
 class EvaluationProgress(tf.estimator.SessionRunHook):

@@ -81,6 +81,8 @@ def make(
     """
 
     def model_fn(features, labels, mode, params):
+        if mode == tf.estimator.ModeKeys.TRAIN and not use_tpu:
+            _seed_dropout()
         outputs = network(features, mode)
         scaffold_fn = _initial_weights(mode, model_dir, init_checkpoint, use_tpu)
         spec = {"mode": mode, "loss": outputs.loss, "scaffold_fn": scaffold_fn}
@@ -101,6 +103,15 @@ def make(
         return tf.estimator.tpu.TPUEstimatorSpec(**spec)
 
     return model_fn
+
+
+def _seed_dropout() -> None:
+    """Lets dropout depend on the run's seed, the replica and the step, and on nothing else."""
+    replica = tf.distribute.get_replica_context()
+    number = replica.replica_id_in_sync_group if replica is not None else 0
+    seed = (tf.get_default_graph().seed or 0) + 100_003 * tf.cast(number, tf.int32)
+    step = tf.cast(tf.train.get_or_create_global_step(), tf.int32)
+    tf.add_to_collection(modeling.DROPOUT_SEED, tf.stack([seed, step]))
 
 
 def _progress(

@@ -19,12 +19,15 @@ TRAINING = model_fns.Training(1e-3, 4, 1)
 
 
 def test_configuration_of_a_run(tmp_path):
-    config = estimators.run_config(str(tmp_path), 3, 9)
+    config = estimators.run_config(
+        str(tmp_path), cli.DeviceOptions(seed=3), cli.CheckpointOptions(9, 2, 1.5)
+    )
     assert (config.tf_random_seed, config.save_checkpoints_steps, config.model_dir) == (
         3,
         9,
         str(tmp_path),
     )
+    assert (config.keep_checkpoint_max, config.keep_checkpoint_every_n_hours) == (2, 1.5)
     assert config.session_config.gpu_options.allow_growth
 
 
@@ -32,7 +35,9 @@ def test_tpu_flags_make_a_tpu_estimator(tmp_path):
     def model_fn(features, labels, mode, params):
         raise AssertionError("not called when the Estimator is made")
 
-    estimator = estimators.Runner(model_fn, str(tmp_path), TPU, SIZES, 7).estimator
+    estimator = estimators.Runner(
+        model_fn, str(tmp_path), TPU, SIZES, cli.CheckpointOptions(7)
+    ).estimator
     assert isinstance(estimator, tf.estimator.tpu.TPUEstimator)
     tpu = estimator.config.tpu_config
     assert (tpu.iterations_per_loop, tpu.num_shards) == (5, 16)
@@ -71,7 +76,7 @@ def test_the_tpu_path_runs_on_a_cpu(tmp_path, pretraining_data):
     )
     estimator = tf.estimator.tpu.TPUEstimator(
         model_fn,
-        config=estimators.tpu_run_config(str(tmp_path), TPU, 7),
+        config=estimators.tpu_run_config(str(tmp_path), TPU, cli.CheckpointOptions(7)),
         use_tpu=False,
         train_batch_size=16,
         eval_batch_size=50,

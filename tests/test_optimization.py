@@ -190,7 +190,7 @@ MIRRORED = """
 import sys
 import numpy as np, tensorflow.compat.v1 as tf
 import optimization
-from bert_toolkit import estimators
+from bert_toolkit import cli, estimators
 
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
@@ -208,7 +208,7 @@ def train(strategy, batch_size):
             mode, loss=loss, train_op=optimization.create_optimizer(loss, 0.05, 20, 2)
         )
 
-    config = estimators.run_config(None, 1, 1000, strategy)
+    config = estimators.run_config(None, cli.DeviceOptions(seed=1), cli.CheckpointOptions(), strategy)
     estimator = tf.estimator.Estimator(model_fn, config=config)
     rows = np.arange(8, dtype="int32")
     def data():
