@@ -136,6 +136,7 @@ def run(options: Options) -> dict[str, Any]:
     tokenizer = model.tokenizer()
     model_dirs.check_labels(options.output_dir, task.labels)
     files.make_directory(options.output_dir, "output_dir")
+    checkpoints.leave_damaged(options.output_dir)
 
     # All files are read first: a bad row in the last one should not be found after hours of
     # training.

@@ -201,6 +201,7 @@ def run(options: Options) -> dict[str, Any]:
             raise UserError(f"{paths[0]} and {train_files[0]} were made with different flags")
         records.check_data(paths, data.schema(), model.config.vocab_size)
     files.make_directory(options.output_dir, "output_dir")
+    checkpoints.leave_damaged(options.output_dir)
 
     with checkpoints.as_tensorflow(model.init_checkpoint) as init_checkpoint:
         model_fn = model_fns.make(

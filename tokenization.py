@@ -16,6 +16,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Callable, Optional, Union
 
+import numpy as np
 import six
 
 from bert_toolkit.errors import UserError
@@ -174,6 +175,7 @@ class FullTokenizer:
         self._cut = self.basic_tokenizer.cut
         self._ids_of_piece: dict[str, list[int]] = {}
         self._ids_of_word: dict[str, list[int]] = {}
+        self._packed_ids_of_piece: dict[str, bytes] = {}  # int32, for encode_ragged
 
     def _check_has(self, tokens: Iterable[str], vocab_file: str) -> None:
         missing = [token for token in tokens if token not in self.vocab]
@@ -218,6 +220,38 @@ class FullTokenizer:
         """Returns the ids of every text."""
         with garbage_collection_paused():
             return list(map(self.encode, texts))
+
+    def encode_ragged(self, texts: Iterable[Union[str, bytes]]) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the ids of all texts in one array: quicker, and a quarter of the memory.
+
+        Returns:
+          int32 [T], the ids of one text after the other; int64 [N + 1], where the texts begin and
+          end: those of text n are ids[splits[n] : splits[n + 1]].
+        """
+        rows = []
+        packed = self._packed_ids_of_piece
+        for text in texts:
+            pieces = self._cut(text if isinstance(text, str) else convert_to_unicode(text))
+            try:
+                rows.append(b"".join(map(packed.__getitem__, pieces)))
+            except KeyError:  # some piece is new
+                rows.append(self._pack_and_remember(pieces))
+        ends = np.cumsum([0, *map(len, rows)], dtype=np.int64)
+        return np.frombuffer(b"".join(rows), np.int32), ends // np.dtype(np.int32).itemsize
+
+    def _pack_and_remember(self, pieces: list[str]) -> bytes:
+        packed = self._packed_ids_of_piece
+        found = []
+        for piece in pieces:
+            data = packed.get(piece)
+            if data is None:
+                data = np.array(self._encode_and_remember([piece]), np.int32).tobytes()
+                if len(piece) <= MAX_REMEMBERED_LENGTH:
+                    packed[piece] = data
+            found.append(data)
+        if len(packed) > MAX_REMEMBERED_PIECES:
+            packed.clear()
+        return b"".join(found)
 
     def _encode_piece(self, piece: str) -> list[int]:
         if piece in self.basic_tokenizer.never_split:

@@ -65,6 +65,7 @@ def test_memory_of_pieces_is_bounded_and_changes_nothing(monkeypatch):
     tokenizer = tokenization.FullTokenizer(str(VOCAB))
     text = "in the beginning was the word and the word was with god " * 3
     assert tokenizer.tokenize(text) == plain_tokenizer.tokenize(text, tokenizer.vocab, True)
+    assert tokenizer.encode_ragged([text])[0].tolist() == tokenizer.encode(text)
     assert len(tokenizer._ids_of_piece) <= 3
 
 
@@ -329,7 +330,12 @@ def test_what_is_never_split_has_its_id_in_text(tmp_path):
 
 def test_a_batch_is_its_texts_one_by_one(tokenizer):
     texts = (GOLDEN / "corpus.txt").read_text().split("\n")
-    assert tokenizer.encode_batch(texts) == [tokenizer.encode(text) for text in texts]
+    expected = [tokenizer.encode(text) for text in texts]
+    assert tokenizer.encode_batch(texts) == expected
+    for _ in range(2):
+        ids, splits = tokenizer.encode_ragged(texts)
+        assert [ids[a:b].tolist() for a, b in zip(splits, splits[1:])] == expected
+    assert [part.tolist() for part in tokenizer.encode_ragged([])] == [[], [0]]
 
 
 # --- Decoding ---
