@@ -285,7 +285,7 @@ class Masker:
         elif settings.whole_words:
             positions = self._choose_words(words, wanted)
         else:
-            positions = self._choose_tokens(ids, wanted)
+            positions = self._choose_tokens(ids, first_segment, bool(second), wanted)
         original = list(ids)
         self._mask(ids, positions)
         positions.sort()
@@ -314,10 +314,15 @@ class Masker:
             starts[word[0]] = 1
         return starts
 
-    def _choose_tokens(self, ids: list[int], wanted: int) -> list[int]:
+    def _choose_tokens(
+        self, ids: list[int], first_segment: int, is_pair: bool, wanted: int
+    ) -> list[int]:
         """Returns the positions to predict in the order chosen."""
         cls, sep = self.vocabulary.cls, self.vocabulary.sep
-        positions = [place for place, token in enumerate(ids) if token != cls and token != sep]
+        if ids.count(sep) == 1 + is_pair and ids.count(cls) == 1:
+            positions = [*range(1, first_segment - 1), *range(first_segment, len(ids) - 1)]
+        else:  # the text has some of its own
+            positions = [place for place, token in enumerate(ids) if token not in (cls, sep)]
         _shuffle(positions, self.rng)
         return positions[:wanted]
 

@@ -50,9 +50,15 @@ class Schema:
     def encode(self, values: Mapping[str, Sequence]) -> bytes:
         """Returns a serialized tf.train.Example of `values`, padded with zeros to their lengths.
 
-        Numbers below 128 may come as bytes, which is quicker.
+        Numbers below 128 may come as bytes, which is quicker. What comes as bytes or as a tuple is
+        remembered: many records share it.
         """
-        return _message(1, b"".join(_map_entry(field, values[field.name]) for field in self.fields))
+        entries = []
+        for field in self.fields:
+            value = values[field.name]
+            encode = _remembered_map_entry if isinstance(value, (bytes, tuple)) else _map_entry
+            entries.append(encode(field, value))
+        return _message(1, b"".join(entries))
 
     def parse(self, serialized: Any) -> dict[str, Any]:
         """Parses serialized Examples, string [B], to int32 and float32 [B, length] or [B]."""
@@ -173,6 +179,9 @@ def _map_entry(field: Field, values: Sequence) -> bytes:
         (b"\x0a", entry_length, key, b"\x12", value_length)
         + (feature_tag, feature_length, b"\x0a", length, packed)
     )
+
+
+_remembered_map_entry = functools.lru_cache(maxsize=8192)(_map_entry)
 
 
 @functools.cache

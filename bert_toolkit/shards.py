@@ -102,15 +102,17 @@ def make(recipe: Recipe, shard: Shard) -> Summary:
     Raises:
       UserError: an input cannot be used, or a file cannot be written.
     """
-    tokenizer = _tokenizer(recipe.vocab_file, recipe.rules, files.digest(recipe.vocab_file))
-    lines = whole_lines(shard.corpus.paths) if shard.count == 1 else shard.corpus.lines(shard.span)
-    summary = Summary()
-    documents = read_documents(lines, tokenizer, recipe.word_separator, summary, shard.count > 1)
-    if shard.count == 1:
-        check_documents(len(documents), shard.corpus, recipe.settings)
-    instances = create_instances(documents, tokenizer, recipe, shard)
-    _write(instances, recipe, shard, tokenizer, summary)
-    return summary
+    with garbage_collection_paused():
+        tokenizer = _tokenizer(recipe.vocab_file, recipe.rules, files.digest(recipe.vocab_file))
+        whole = shard.count == 1
+        lines = whole_lines(shard.corpus.paths) if whole else shard.corpus.lines(shard.span)
+        summary = Summary()
+        documents = read_documents(lines, tokenizer, recipe.word_separator, summary, not whole)
+        if whole:
+            check_documents(len(documents), shard.corpus, recipe.settings)
+        instances = create_instances(documents, tokenizer, recipe, shard)
+        _write(instances, recipe, shard, tokenizer, summary)
+        return summary
 
 
 @functools.lru_cache(maxsize=1)
@@ -142,7 +144,7 @@ def read_documents(
     """Reads and tokenizes text; documents end at blank lines, and only there, as published."""
     unknown = tokenizer.vocab[UNKNOWN]
     documents: list[Document] = [[]]
-    with garbage_collection_paused(), Progress("reading", "lines", quiet=quiet) as progress:
+    with Progress("reading", "lines", quiet=quiet) as progress:
         for line in lines:
             progress.update()
             line = line.strip()
@@ -228,8 +230,8 @@ def record_values(instance: Instance) -> dict[str, Any]:
         "segment_ids": b"\0" * first + b"\1" * (length - first),
         "masked_lm_positions": instance.masked_positions,
         "masked_lm_ids": instance.masked_ids,
-        "masked_lm_weights": [1.0] * len(instance.masked_ids),
-        "next_sentence_labels": [int(instance.is_random_next)],
+        "masked_lm_weights": (1.0,) * len(instance.masked_ids),
+        "next_sentence_labels": b"\1" if instance.is_random_next else b"\0",
         "word_starts": instance.word_starts,
     }
 
