@@ -102,17 +102,16 @@ def make(recipe: Recipe, shard: Shard) -> Summary:
     Raises:
       UserError: an input cannot be used, or a file cannot be written.
     """
-    with garbage_collection_paused():
-        tokenizer = _tokenizer(recipe.vocab_file, recipe.rules, files.digest(recipe.vocab_file))
-        whole = shard.count == 1
-        lines = whole_lines(shard.corpus.paths) if whole else shard.corpus.lines(shard.span)
-        summary = Summary()
-        documents = read_documents(lines, tokenizer, recipe.word_separator, summary, not whole)
-        if whole:
-            check_documents(len(documents), shard.corpus, recipe.settings)
-        instances = create_instances(documents, tokenizer, recipe, shard)
-        _write(instances, recipe, shard, tokenizer, summary)
-        return summary
+    tokenizer = _tokenizer(recipe.vocab_file, recipe.rules, files.digest(recipe.vocab_file))
+    whole = shard.count == 1
+    lines = whole_lines(shard.corpus.paths) if whole else shard.corpus.lines(shard.span)
+    summary = Summary()
+    documents = read_documents(lines, tokenizer, recipe.word_separator, summary, not whole)
+    if whole:
+        check_documents(len(documents), shard.corpus, recipe.settings)
+    instances = create_instances(documents, tokenizer, recipe, shard)
+    _write(instances, recipe, shard, tokenizer, summary)
+    return summary
 
 
 @functools.lru_cache(maxsize=1)
@@ -144,7 +143,7 @@ def read_documents(
     """Reads and tokenizes text; documents end at blank lines, and only there, as published."""
     unknown = tokenizer.vocab[UNKNOWN]
     documents: list[Document] = [[]]
-    with Progress("reading", "lines", quiet=quiet) as progress:
+    with garbage_collection_paused(), Progress("reading", "lines", quiet=quiet) as progress:
         for line in lines:
             progress.update()
             line = line.strip()
