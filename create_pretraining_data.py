@@ -14,19 +14,15 @@ A large corpus, 200 files made by 8 processes, to go on with if it was interrupt
 """
 
 import dataclasses
-import functools
-import glob
 import math
 import os
-import signal
 from collections.abc import Sequence
 from typing import Any, Optional
 
 from absl import flags, logging
 
-from bert_toolkit import cli, corpus, files, forecast, masking, shards, tokenizers, workers
-from bert_toolkit.errors import UserError
-from bert_toolkit.progress import Progress, duration, size
+from bert_toolkit import cli, corpus, files, forecast, masking, shard_runs, shards, tokenizers
+from bert_toolkit.progress import duration, size
 from bert_toolkit.shards import Recipe, Shard, Summary
 
 PUBLISHED_MASKED_LM_PROB = 0.15
@@ -248,6 +244,17 @@ class Options(cli.TokenizerOptions):
         )
         return masking.Settings(**values)
 
+    def shard_run(self, text_bytes: int) -> shard_runs.ShardRun:
+        """Returns how a text of that size is made in shards."""
+        return shard_runs.ShardRun(
+            output=self.output_files()[0],
+            num_shards=self.num_shards or max(1, math.ceil(text_bytes / SHARD_SIZE)),
+            num_workers=self.num_workers,
+            resume=self.resume,
+            runner=self.runner,
+            beam_options=self.beam_options,
+        )
+
 
 def run(options: Options) -> Summary:
     """Makes the data; returns what was read and made, or is expected with --dry_run.
@@ -283,7 +290,8 @@ def run(options: Options) -> Summary:
     else:
         directory = os.path.dirname(options.output_files()[0])
         with corpus.unpacked(input_files, directory) as plain_files:
-            summary = _make_shards(corpus.Corpus.of(plain_files, input_files), recipe, options)
+            text = corpus.Corpus.of(plain_files, input_files)
+            summary = shard_runs.make_all(text, recipe, options.shard_run(text.size))
     _check_summary(summary, recipe.settings, options)
     return summary
 
@@ -314,96 +322,6 @@ def _make_one(input_files: Sequence[str], recipe: Recipe, options: Options) -> S
     return summary
 
 
-def plan(text: corpus.Corpus, options: Options) -> list[Shard]:
-    """Divides a corpus into shards."""
-    count = options.num_shards or max(1, math.ceil(text.size / SHARD_SIZE))
-    name = options.output_files()[0]
-    return [
-        Shard(index, count, text, span, (f"{name}-{index:05d}-of-{count:05d}",))
-        for index, span in enumerate(text.spans(count))
-    ]
-
-
-def _make_shards(text: corpus.Corpus, recipe: Recipe, options: Options) -> Summary:
-    planned = plan(text, options)
-    logging.info("%s of text in %d shards", size(text.size), len(planned))
-    _remove_leftovers(options)
-    done: dict[int, Summary] = {}
-    if options.resume:
-        kept = {shard.index: shards.finished(recipe, shard) for shard in planned}
-        done = {index: summary for index, summary in kept.items() if summary}
-        logging.info("%d of %d shards were finished by an earlier run", len(done), len(planned))
-    waiting = [shard for shard in planned if shard.index not in done]
-    with Progress("making", "shards", total=len(waiting)) as progress:
-        for shard, summary in _results(waiting, recipe, options):
-            done[shard.index] = summary
-            progress.update()
-    _check_shards(planned, done, recipe.settings)
-    logging.info("wrote %s-*-of-%05d", options.output_files()[0], len(planned))
-    return functools.reduce(Summary.__add__, done.values())
-
-
-def _results(waiting: Sequence[Shard], recipe: Recipe, options: Options):
-    """Yields (shard, summary) as shards are finished."""
-    make = functools.partial(shards.make, recipe)
-    if options.runner:
-        from bert_toolkit import beam
-
-        yield from beam.run(waiting, recipe, options.runner, options.beam_options)
-    elif options.num_workers == 1:
-        yield from ((shard, make(shard)) for shard in waiting)
-    else:
-        try:
-            yield from workers.run(make, waiting, options.num_workers)
-        except workers.WorkerDied as death:
-            shards.remove_unfinished(death.argument.outputs, death.pid)
-            raise UserError(_death_notice(death)) from None
-
-
-def _death_notice(death: workers.WorkerDied) -> str:
-    shard = death.argument
-    how = f"ended with exit code {death.exit_code}"
-    if death.exit_code < 0:
-        how = f"was killed by {signal.Signals(-death.exit_code).name}"
-    if death.exit_code == -signal.SIGKILL:
-        how += ", as the system does when memory runs out (then use more --num_shards, or fewer"
-        how += " --num_workers)"
-    return (
-        f"shard {shard.index} of {shard.count} ({shard.outputs[0]}): its process {how};"
-        " run the same command with --resume to go on with the shards that are finished"
-    )
-
-
-def _remove_leftovers(options: Options) -> None:
-    """Removes what an earlier run that was killed left half-written, if no process writes it."""
-    name = glob.escape(options.output_files()[0])
-    for path in glob.glob(files.unfinished_name(f"{name}-*", "*")):
-        process = path.rpartition("-")[2]
-        if process.isdigit() and not workers.is_alive(int(process)):
-            files.remove(path)
-
-
-def _check_shards(
-    planned: Sequence[Shard], done: dict[int, Summary], settings: masking.Settings
-) -> None:
-    """Takes all back if the corpus holds too little; warns of shards that hold too little."""
-    try:
-        documents = sum(summary.documents for summary in done.values())
-        shards.check_documents(documents, planned[0].corpus, settings)
-    except UserError:
-        shards.remove(planned)
-        raise
-    poor = [index for index, summary in sorted(done.items()) if summary.documents < 2]
-    if poor:
-        logging.warning(
-            "%d of %d shards hold fewer than two documents (the first is shard %d); fewer"
-            " --num_shards would mix the text better",
-            len(poor),
-            len(done),
-            poor[0],
-        )
-
-
 def _warn_of_few_predictions(settings: masking.Settings) -> None:
     expected = settings.max_seq_length * settings.masked_lm_prob
     if settings.max_predictions_per_seq < 0.9 * expected:
@@ -430,9 +348,7 @@ def _check_summary(summary: Summary, settings: masking.Settings, options: Option
 def _forecast(input_files: Sequence[str], recipe: Recipe, options: Options) -> Summary:
     seen = forecast.look(input_files, recipe)
     divided = _divides(input_files, options)
-    count = 1
-    if divided:
-        count = options.num_shards or max(1, math.ceil(seen.text_bytes / SHARD_SIZE))
+    count = options.shard_run(seen.text_bytes).num_shards if divided else 1
     logging.info("%s, in %d files", seen.summary.text(recipe.settings), count)
     logging.info(
         "about %s with --num_workers=%d, and %s of memory for each worker (from %s of samples)",

@@ -102,7 +102,7 @@ class StopOnSignal(tf.estimator.SessionRunHook):
       received: the signal that came, if one did.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.received: Optional[signal.Signals] = None
         self._before: dict[int, Any] = {}
 

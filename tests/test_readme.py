@@ -37,7 +37,7 @@ def test_the_other_commands_of_the_readme_run(tmp_path, model_dir):
         assert result.returncode == 0, result.stderr
 
 
-@pytest.mark.parametrize("page", ["formats", "errors", "decisions", "running"])
+@pytest.mark.parametrize("page", ["formats", "errors", "decisions", "running", "performance"])
 def test_pages_that_the_readme_names_exist(page):
     assert f"docs/{page}.md" in README
     assert (ROOT / "docs" / f"{page}.md").exists()
