@@ -10,6 +10,10 @@ import tensorflow.compat.v1 as tf
 MAX_GRADIENT_NORM = 1.0
 
 
+# A graph collection: the global norm of the gradients before they are clipped, a scalar.
+GRADIENT_NORM = "gradient_norm"
+
+
 def learning_rate_schedule(
     global_step: tf.Tensor, init_lr: float, num_train_steps: int, num_warmup_steps: int
 ) -> tf.Tensor:
@@ -171,7 +175,9 @@ def _clip(gradients: Sequence, clip_norm: float) -> Sequence:
         # tf.train.Optimizer sums over the replicas later; it then finds the same share in each.
         gradients = [gradient / count for gradient in total]
         clip_norm = clip_norm / count
-    return tf.clip_by_global_norm(gradients, clip_norm)[0]
+    norm = tf.global_norm(gradients)
+    tf.add_to_collection(GRADIENT_NORM, norm * count)
+    return tf.clip_by_global_norm(gradients, clip_norm, use_norm=norm)[0]
 
 
 def _sum_over_replicas(strategy, *gradients):

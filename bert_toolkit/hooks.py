@@ -1,5 +1,8 @@
 """What an Estimator shows while it runs: losses, rates and the time left."""
 
+import json
+import os
+import resource
 import signal
 import sys
 import threading
@@ -12,6 +15,9 @@ from absl import logging
 from tqdm import tqdm
 
 from bert_toolkit.progress import Progress, duration
+
+# A JSON object a line: what the progress lines show, for machines.
+TRAINING_LOG = "training_log.jsonl"
 
 
 class TrainingProgress(tf.estimator.SessionRunHook):
@@ -27,7 +33,7 @@ class TrainingProgress(tf.estimator.SessionRunHook):
           every: steps between lines; the first and the last step get one too.
           values: name -> scalar tensor to show.
           tokens: scalar, real tokens in a batch.
-          model_dir: where the rates are written for TensorBoard.
+          model_dir: where the rates are written for TensorBoard, and the log for machines.
         """
         self._last_step, self._every, self._model_dir = last_step, every, model_dir
         self._values, self._tokens_per_batch = dict(values), tokens
@@ -86,7 +92,17 @@ class TrainingProgress(tf.estimator.SessionRunHook):
             value=[tf.Summary.Value(tag=name, simple_value=rate) for name, rate in rates.items()]
         )
         self._writer.add_summary(summary, self._step)
+        self._log(
+            {"step": int(self._step), **{name: float(v) for name, v in values.items()}, **rates}
+        )
         self._line_step, self._line_time, self._tokens = self._step, now, 0
+
+    def _log(self, line: Mapping[str, Any]) -> None:
+        """Appends a line to the log for machines."""
+        with tf.io.gfile.GFile(os.path.join(self._model_dir, TRAINING_LOG), "a") as writer:
+            memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            line = {**line, "peak_memory_mb": memory // 1024, "time": round(time.time(), 3)}
+            writer.write(f"{json.dumps(line)}\n")
 
     def end(self, session):
         if self._bar is not None:

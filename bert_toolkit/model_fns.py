@@ -124,13 +124,19 @@ def _progress(
         training.num_train_steps,
         training.num_warmup_steps,
     )
-    values = {"loss": outputs.loss, **outputs.shown, "learning_rate": rate}
+    real, places = tf.reduce_sum(features["input_mask"]), tf.size(features["input_mask"])
+    values = {
+        "loss": outputs.loss,
+        **outputs.shown,
+        "learning_rate": rate,
+        "gradient_norm": tf.get_collection(optimization.GRADIENT_NORM)[-1],
+        "padding": 1.0 - tf.cast(real, tf.float32) / tf.cast(places, tf.float32),
+    }
     for name, value in values.items():
         if name != "loss":  # the Estimator writes that one itself
             tf.summary.scalar(name, value)
-    tokens = tf.reduce_sum(features["input_mask"])
     return hooks.TrainingProgress(
-        training.num_train_steps, STEPS_BETWEEN_LINES, values, tokens, model_dir
+        training.num_train_steps, STEPS_BETWEEN_LINES, values, real, model_dir
     )
 
 

@@ -77,6 +77,11 @@ def test_pretraining_learns_evaluates_and_goes_on(tmp_path, pretraining_data, mo
     assert after["masked_lm_loss"] < before["masked_lm_loss"] - 0.5
     assert "restored 46 variables" in caplog.text
     assert "step 20/20: loss " in caplog.text
+    log = [json.loads(line) for line in (tmp_path / "out" / "training_log.jsonl").open()]
+    assert [line["step"] for line in log] == [1, 20]
+    assert {"loss", "masked_lm_loss", "learning_rate", "tokens/s"} < set(log[-1])
+    assert 0 < log[-1]["gradient_norm"] < 1000
+    assert 0 <= log[-1]["padding"] < 0.5
     values = metrics_of(tmp_path / "out")
     assert set(values) == {
         "global_step",
