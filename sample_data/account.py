@@ -18,7 +18,7 @@ def table(path):
     return [line.split("\t") for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-made = read_json("pretrain.tfrecord.json")["all_files"]
+made = read_json("pretrain.tfrecord.json")["summary"]
 pretrained = read_json("pretrained/eval_results.json")
 reviews = read_json("reviews/eval_results.json")
 vocab_size = read_json("pretrained/bert_config.json")["vocab_size"]
