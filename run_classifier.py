@@ -250,7 +250,7 @@ def train(
     runner, data: Encoded, train_steps: int, model, task: tasks.Task, options: Options
 ) -> None:
     """Trains from where --output_dir stands to `train_steps`."""
-    from bert_toolkit import input_state, model_dirs, model_fns
+    from bert_toolkit import model_dirs, model_fns
 
     if not train_steps:
         raise UserError(
@@ -265,7 +265,7 @@ def train(
     reading = records.Reading(
         repeat=True,
         shuffle_buffer=len(data.names),
-        seed=input_state.seed(options.seed, options.output_dir, step),
+        seed=options.seed,
         static_shapes=options.use_tpu,
     )
     runner.train(records.RecordInput([data.path], options.schema(), reading), train_steps)

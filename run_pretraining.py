@@ -240,19 +240,18 @@ def _eval_files(options: Options) -> list[str]:
 
 def train(runner, train_files: list[str], data: Data, model, options: Options) -> None:
     """Trains from where --output_dir stands to --num_train_steps."""
-    from bert_toolkit import input_state, model_dirs, model_fns
+    from bert_toolkit import model_dirs, model_fns
 
     step = model_fns.starting_step(options.output_dir, options.num_train_steps)
     if step >= options.num_train_steps:
         return
-    seed = input_state.seed(options.seed, options.output_dir, step)
     reading = records.Reading(
-        repeat=True, shuffle_buffer=SHUFFLE_BUFFER, seed=seed, static_shapes=options.use_tpu
+        repeat=True, shuffle_buffer=SHUFFLE_BUFFER, seed=options.seed, static_shapes=options.use_tpu
     )
-    masks = data.masks and dataclasses.replace(data.masks, seed=seed)
     model_dirs.write(options.output_dir, _with_tokenization(model, train_files))
     runner.train(
-        records.RecordInput(train_files, data.schema(), reading, masks), options.num_train_steps
+        records.RecordInput(train_files, data.schema(), reading, data.masks),
+        options.num_train_steps,
     )
     logging.info(
         "trained to step %d; the model is in %s", options.num_train_steps, options.output_dir

@@ -60,8 +60,11 @@ class Runner:
             config = run_config(model_dir, device, checkpoints, self.strategy)
         self.estimator = make_estimator(model_fn, config, sizes, device.use_tpu)
 
-    def train(self, input_fn: Callable, max_steps: int) -> None:
+    def train(self, input_fn: records.RecordInput, max_steps: int) -> None:
         """Trains up to `max_steps`, counted from the start of the run in `model_dir`."""
+        model_dir, batch_size = self.estimator.model_dir, self.sizes.train
+        keeps_place = self.strategy is None and not self._use_tpu
+        input_fn = input_state.going_on(input_fn, model_dir, batch_size, keeps_place)
         with self._errors_as_sentences(input_fn):
             bound = self._bind(input_fn, self.sizes.train)
             if _cluster_size() > 1:
@@ -72,12 +75,12 @@ class Runner:
                     tf.estimator.TrainSpec(bound, max_steps=max_steps),
                     tf.estimator.EvalSpec(bound, steps=1),
                 )
-            elif self.strategy is not None or self._use_tpu:
-                self._train_until_stopped(bound, max_steps, [], [])
-            else:
-                state = input_state.InputState(self.estimator.model_dir)
+            elif keeps_place:
+                state = input_state.InputState(model_dir, input_fn.fingerprint(batch_size))
                 restore = input_state.RestoreInput(state)
                 self._train_until_stopped(bound, max_steps, [restore], [state])
+            else:
+                self._train_until_stopped(bound, max_steps, [], [])
 
     def _train_until_stopped(self, input_fn, max_steps: int, more_hooks: list, listeners: list):
         """Trains; a signal ends it with a checkpoint, and the program as signals do."""

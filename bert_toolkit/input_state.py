@@ -1,7 +1,7 @@
 """Where a training run stands in its input, kept with each checkpoint.
 
 A run that goes on from a checkpoint then sees the records that one that was never interrupted would
-see: input.ckpt-N has the state of the input pipeline, its shuffle buffer included, when
+see: input.ckpt-N-FINGERPRINT has the state of the input pipeline, its shuffle buffer included, when
 model.ckpt-N was written.
 """
 
@@ -14,36 +14,47 @@ from typing import Any
 import tensorflow.compat.v1 as tf
 from absl import logging
 
+from bert_toolkit.records import RecordInput
+
 ITERATORS = "iterators"  # TensorFlow's collection of the input pipelines of a graph
 
 
-def prefix(model_dir: str, step: int) -> str:
-    """Returns where the state of a step lies."""
-    return os.path.join(model_dir, f"input.ckpt-{step}")
+def prefix(model_dir: str, step: int, fingerprint: str) -> str:
+    """Returns where the state of a step lies, for the input of that fingerprint."""
+    return os.path.join(model_dir, f"input.ckpt-{step}-{fingerprint}")
 
 
-def is_saved(model_dir: str, step: int) -> bool:
-    """Whether the state of a step is known."""
-    return tf.io.gfile.exists(f"{prefix(model_dir, step)}.index")
+def is_saved(model_dir: str, step: int, fingerprint: str) -> bool:
+    """Whether the state of a step is known, in this input."""
+    return tf.io.gfile.exists(f"{prefix(model_dir, step, fingerprint)}.index")
 
 
-def seed(run_seed: int, model_dir: str, step: int) -> int:
-    """Returns the seed of the data's order for a run that goes on from `step`.
+def going_on(record_input: RecordInput, model_dir: str, batch_size: int, is_kept: bool):
+    """Returns the input for a run that goes on in `model_dir`.
 
-    Where the place in the input is not known, another order: the run would otherwise begin with
-    the records it has seen before.
+    Where the place in it is not known, another order: the run would otherwise begin with the
+    records it has seen before.
+
+    Args:
+      record_input: as for a new run.
+      model_dir: holds the checkpoints.
+      batch_size: of the training.
+      is_kept: whether the place is kept on these devices.
     """
-    if step == 0 or is_saved(model_dir, step):
-        return run_seed
+    latest = tf.train.latest_checkpoint(model_dir)
+    step = int(tf.train.load_variable(latest, "global_step")) if latest else 0
+    known = is_kept and is_saved(model_dir, step, record_input.fingerprint(batch_size))
+    if step == 0 or known:
+        return record_input
     logging.info("the place in the data is not known: going on in a new order")
-    return run_seed + step
+    return record_input.reseeded(step)
 
 
 class InputState(tf.train.CheckpointSaverListener):
     """Saves the state just before a checkpoint, so that no checkpoint is without it."""
 
-    def __init__(self, model_dir: str):
-        self.model_dir = model_dir
+    def __init__(self, model_dir: str, fingerprint: str):
+        self.model_dir, self.fingerprint = model_dir, fingerprint
         self.is_running = False
 
     def begin(self):
@@ -51,8 +62,8 @@ class InputState(tf.train.CheckpointSaverListener):
 
     def restore(self, session: Any, step: int) -> None:
         """Goes to the place of `step`, if it is known; to be called once the input is ready."""
-        if is_saved(self.model_dir, step):
-            self.saver.restore(session, prefix(self.model_dir, step))
+        if is_saved(self.model_dir, step, self.fingerprint):
+            self.saver.restore(session, prefix(self.model_dir, step, self.fingerprint))
         self.is_running = True
 
     def before_save(self, session, global_step_value):
@@ -60,7 +71,7 @@ class InputState(tf.train.CheckpointSaverListener):
         if self.is_running:
             self.saver.save(
                 session,
-                prefix(self.model_dir, global_step_value),
+                prefix(self.model_dir, global_step_value, self.fingerprint),
                 write_meta_graph=False,
                 write_state=False,
             )

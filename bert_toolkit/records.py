@@ -7,9 +7,11 @@ Estimator. Writing and checking do without TensorFlow, so that data workers star
 import array
 import dataclasses
 import functools
+import hashlib
 import json
+import os
 import struct
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import IO, Any, Optional
 
 import google_crc32c
@@ -392,13 +394,28 @@ class Reading:
 class RecordInput:
     """An Estimator's input function over TFRecord files.
 
-    `transform`, if given, gets the number of each batch, int64, and its features.
+    `transform`, if given, is a dataclass with a seed; called with the number of each batch, int64,
+    and its features, it returns the features that the model gets.
     """
 
     paths: Sequence[str]
     schema: Schema
     reading: Reading
-    transform: Optional[Callable[[Any, dict[str, Any]], dict[str, Any]]] = None
+    transform: Any = None
+
+    def reseeded(self, offset: int) -> "RecordInput":
+        """Returns the same input in another order."""
+        reading = dataclasses.replace(self.reading, seed=(self.reading.seed or 0) + offset)
+        transform = self.transform
+        if transform is not None:
+            transform = dataclasses.replace(transform, seed=transform.seed + offset)
+        return dataclasses.replace(self, reading=reading, transform=transform)
+
+    def fingerprint(self, batch_size: int) -> str:
+        """Returns a name for what is read and how: a place in one input is none in another."""
+        data = [(os.path.basename(path), files.size(path)) for path in self.paths]
+        how = (data, self.schema, self.reading, self.transform, batch_size)
+        return hashlib.sha256(repr(how).encode()).hexdigest()[:12]
 
     def __call__(self, params: Mapping[str, Any], input_context: Any = None) -> Any:
         """Returns a tf.data.Dataset of batches: features by name, each [B, ...]."""

@@ -9,8 +9,10 @@ import time
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
-from conftest import ROOT
+from conftest import GOLDEN, ROOT
 
+import create_pretraining_data
+import run_pretraining
 from bert_toolkit import checkpoints
 
 
@@ -92,7 +94,7 @@ def test_a_run_killed_again_and_again_ends_with_the_weights_of_one_that_was_not(
     assert "going on from" in errors
     assert "in a new order" not in errors
     assert_same_bits(whole, killed)
-    kept = {int(path.name.split("-")[1].split(".")[0]) for path in killed.glob("input.ckpt-*")}
+    kept = {int(path.name.split("-")[1]) for path in killed.glob("input.ckpt-*")}
     assert kept <= set(steps_in(killed))
 
 
@@ -125,3 +127,39 @@ def test_a_damaged_last_checkpoint_is_left_for_the_one_before(
     assert f"model.ckpt-{steps[-1]} cannot be read" in errors
     assert f"going on from {out}/model.ckpt-{steps[-2]}" in errors
     assert_same_bits(whole, out)
+
+
+def test_other_data_is_not_read_from_the_place_in_the_first(
+    tmp_path, pretraining_data, model_dir, caplog
+):
+    """As when the last steps are trained on longer or shorter sequences."""
+    caplog.set_level("INFO")
+    other = tmp_path / "other.tfrecord"
+    create_pretraining_data.run(
+        create_pretraining_data.Options(
+            input_file=str(GOLDEN / "corpus.txt"),
+            output_file=str(other),
+            vocab_file=str(GOLDEN / "vocab.txt"),
+            max_seq_length=64,
+            dupe_factor=1,
+        )
+    )
+
+    def train(data, steps):
+        run_pretraining.run(
+            run_pretraining.Options(
+                bert_dir=str(model_dir),
+                output_dir=str(tmp_path / "out"),
+                input_file=str(data),
+                do_train=True,
+                num_train_steps=steps,
+                num_warmup_steps=1,
+                train_batch_size=8,
+            )
+        )
+
+    train(pretraining_data, 3)
+    train(other, 6)
+    assert caplog.text.count("in a new order") == 1
+    train(other, 9)  # its seed is another since then
+    assert steps_in(tmp_path / "out")[-1] == 9
