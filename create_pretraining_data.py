@@ -271,6 +271,7 @@ def run(options: Options) -> Summary:
     rules = tokenizers.rules(options, options.vocab_file)
     recipe = Recipe(
         options.vocab_file or "",
+        files.digest(options.vocab_file or ""),
         rules,
         options.settings(),
         options.random_seed,

@@ -24,6 +24,7 @@ class Recipe:
     """All that decides what comes of a text; the names are those of the flags."""
 
     vocab_file: str
+    vocab_sha256: str
     rules: tokenizers.Rules
     settings: masking.Settings
     random_seed: int
@@ -102,7 +103,7 @@ def make(recipe: Recipe, shard: Shard) -> Summary:
     Raises:
       UserError: an input cannot be used, or a file cannot be written.
     """
-    tokenizer = _tokenizer(recipe.vocab_file, recipe.rules, files.digest(recipe.vocab_file))
+    tokenizer = _tokenizer(recipe.vocab_file, recipe.rules, recipe.vocab_sha256)
     whole = shard.count == 1
     lines = whole_lines(shard.corpus.paths) if whole else shard.corpus.lines(shard.span)
     summary = Summary()
@@ -206,9 +207,10 @@ def _write(
                 summary.instance_tokens += len(instance.input_ids)
                 summary.random_next += instance.is_random_next
                 progress.update()
-        for writer, note_name in zip(writers, names[len(outputs) :]):
+        for writer in writers:
             writer.close()
             summary.bytes += writer.bytes
+        for writer, note_name in zip(writers, names[len(outputs) :]):
             note = {
                 **origin(recipe, shard),
                 **_special_ids(tokenizer),
@@ -241,7 +243,7 @@ def origin(recipe: Recipe, shard: Shard) -> dict[str, Any]:
     return {
         "made_by": "create_pretraining_data",
         "vocab_file": recipe.vocab_file,
-        "vocab_sha256": files.digest(recipe.vocab_file),
+        "vocab_sha256": recipe.vocab_sha256,
         **dataclasses.asdict(recipe.rules),
         **dataclasses.asdict(recipe.settings),
         "word_separator": recipe.word_separator,
