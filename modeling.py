@@ -9,6 +9,7 @@ Every variable has the name it has in the published checkpoints; scopes below sp
 import copy
 import json
 import math
+import zlib
 from collections.abc import Callable, Mapping
 from typing import Any, Optional
 
@@ -180,6 +181,8 @@ class BertModel:
         use_one_hot_embeddings: bool = False,
         scope: Optional[str] = None,
         remove_padding: bool = False,
+        precision: str = "float32",
+        recompute: bool = False,
     ):
         """Builds the encoder.
 
@@ -194,6 +197,10 @@ class BertModel:
           remove_padding: compute nothing for padding but attention, which leaves zeros there in
             what the layers return. The numbers of real tokens and all gradients stay as they are;
             shapes depend on the data, which TPUs and XLA do not take.
+          precision: type that layers compute in: float32, bfloat16 or float16. Variables, layer
+            normalisation, softmax and everything that is returned are float32.
+          recompute: keep only what goes from layer to layer for the gradients, and compute the
+            rest again (Chen et al., 2016, https://arxiv.org/abs/1604.06174).
         """
         if not is_training:
             config = copy.copy(config)
@@ -205,6 +212,7 @@ class BertModel:
             token_type_ids = tf.zeros_like(input_ids)
         tokens = RealTokens(input_mask) if remove_padding else AllTokens(input_mask)
 
+        self.precision = precision
         with tf.variable_scope(scope, default_name="bert"):
             with tf.variable_scope("embeddings"):
                 rows, self.embedding_table = _embed(
@@ -212,9 +220,11 @@ class BertModel:
                 )
                 self.embedding_output = tokens.to_grid(rows)
             with tf.variable_scope("encoder"):
-                layers = _encode(config, rows, tokens)
+                layers = _encode(config, tf.cast(rows, precision), tokens, recompute)
                 # What is not used later is never computed: the graph is pruned.
-                self.all_encoder_layers = [tokens.to_grid(rows) for rows in layers]
+                self.all_encoder_layers = [
+                    tokens.to_grid(tf.cast(rows, tf.float32)) for rows in layers
+                ]
             self.sequence_output = self.all_encoder_layers[-1]
             with tf.variable_scope("pooler"):
                 first_token = self.sequence_output[:, 0]  # [B, H]
@@ -241,6 +251,10 @@ class BertModel:
     def get_embedding_table(self) -> tf.Variable:
         """Returns the word embeddings, [V, H]."""
         return self.embedding_table
+
+    def get_precision(self) -> str:
+        """Returns the type that layers compute in."""
+        return self.precision
 
 
 # --- Rows of tokens [T, H], as dense layers see them, and the grid [B, S, H], as attention does ---
@@ -330,14 +344,20 @@ def _embed(
 # --- The encoder ---
 
 
-def _encode(config: BertConfig, rows: tf.Tensor, tokens: AllTokens) -> list[tf.Tensor]:
+def _encode(
+    config: BertConfig, rows: tf.Tensor, tokens: AllTokens, recompute: bool
+) -> list[tf.Tensor]:
     """Returns the output of every layer, [T, H] each."""
     # [B, 1, 1, S]: every query attends to every token that is not padding.
     adder = (1.0 - tf.cast(tokens.input_mask, tf.float32)[:, None, None, :]) * MASKED_SCORE
     layers = []
     for index in range(config.num_hidden_layers):
-        with tf.variable_scope(f"layer_{index}"):
-            rows = _layer(config, rows, adder, tokens)
+
+        def layer(rows, scope=f"layer_{index}"):
+            with tf.variable_scope(scope, reuse=tf.AUTO_REUSE):
+                return _layer(config, rows, adder, tokens)
+
+        rows = tf.recompute_grad(layer)(rows) if recompute else layer(rows)
         layers.append(rows)
     return layers
 
@@ -377,7 +397,8 @@ def _attention(
 
     query, key, value = project("query"), project("key"), project("value")
     scores = tf.matmul(query, key, transpose_b=True) / math.sqrt(head_size)  # [B, N, S, S]
-    weights = dropout(tf.nn.softmax(scores + adder), config.attention_probs_dropout_prob)
+    weights = tf.nn.softmax(tf.cast(scores, tf.float32) + adder)
+    weights = dropout(tf.cast(weights, rows.dtype), config.attention_probs_dropout_prob)
     context = tf.transpose(tf.matmul(weights, value), [0, 2, 1, 3])  # [B, S, N, D]
     shape = [tokens.batch_size, tokens.length, config.hidden_size]
     return tokens.to_rows(tf.reshape(context, shape))
@@ -398,6 +419,7 @@ def masked_lm_logits(model: BertModel, config: BertConfig, positions: tf.Tensor)
       float32 [M, V], logits; the projection to the vocabulary is the table of word embeddings.
     """
     states = tf.gather_nd(model.get_sequence_output(), positions)  # [M, H]
+    states = tf.cast(states, model.get_precision())
     with tf.variable_scope("cls/predictions"):
         with tf.variable_scope("transform"):
             states = dense(
@@ -407,7 +429,9 @@ def masked_lm_logits(model: BertModel, config: BertConfig, positions: tf.Tensor)
         bias = tf.get_variable(
             "output_bias", [config.vocab_size], initializer=tf.zeros_initializer()
         )
-        return tf.matmul(states, model.get_embedding_table(), transpose_b=True) + bias
+        table = tf.cast(model.get_embedding_table(), states.dtype)
+        logits = tf.matmul(states, table, transpose_b=True)
+        return tf.cast(logits, tf.float32) + bias
 
 
 def next_sentence_logits(model: BertModel, config: BertConfig) -> tf.Tensor:
@@ -442,7 +466,8 @@ def dense(
         initializer = create_initializer(config.initializer_range)
         kernel = tf.get_variable("kernel", [inputs.shape[-1], units], initializer=initializer)
         bias = tf.get_variable("bias", [units], initializer=tf.zeros_initializer())
-        outputs = tf.nn.bias_add(tf.matmul(inputs, kernel), bias)
+        outputs = tf.matmul(inputs, tf.cast(kernel, inputs.dtype))
+        outputs = tf.nn.bias_add(outputs, tf.cast(bias, inputs.dtype))
         return activation(outputs) if activation else outputs
 
 
@@ -452,25 +477,30 @@ def layer_norm(inputs: tf.Tensor, epsilon: float = 1e-12) -> tf.Tensor:
         size = [inputs.shape[-1]]
         beta = tf.get_variable("beta", size, initializer=tf.zeros_initializer())
         gamma = tf.get_variable("gamma", size, initializer=tf.ones_initializer())
-        mean, variance = tf.nn.moments(inputs, axes=[-1], keepdims=True)
-        return tf.nn.batch_normalization(inputs, mean, variance, beta, gamma, epsilon)
+        values = tf.cast(inputs, tf.float32)
+        mean, variance = tf.nn.moments(values, axes=[-1], keepdims=True)
+        outputs = tf.nn.batch_normalization(values, mean, variance, beta, gamma, epsilon)
+        return tf.cast(outputs, inputs.dtype)
 
 
-# A graph collection: int32 [2], what the random numbers of dropout come from if it is there. With
-# the step in it, a step has the same dropout whether or not the run was interrupted before.
+# A graph collection: int32 [2], what the random numbers of dropout come from if it is there, and
+# the scope. With the step in it, a step has the same dropout whether or not the run was interrupted
+# before, and whether or not a layer is recomputed.
 DROPOUT_SEED = "dropout_seed"
-_DROPOUTS = "dropouts"
 
 
 def dropout(inputs: tf.Tensor, probability: float) -> tf.Tensor:
-    """Sets elements to zero with `probability` and scales the others up; the identity for 0."""
+    """Sets elements to zero with `probability` and scales the others up; the identity for 0.
+
+    With DROPOUT_SEED, there may be one dropout in a variable scope.
+    """
     if not probability:
         return inputs
-    seeds, others = tf.get_collection(DROPOUT_SEED), tf.get_collection_ref(_DROPOUTS)
+    seeds = tf.get_collection(DROPOUT_SEED)
     if not seeds:
         return tf.nn.dropout(inputs, rate=probability)
-    seed = seeds[-1] + [len(others), 0]
-    others.append(inputs)
+    scope = tf.get_variable_scope().name.encode()
+    seed = seeds[-1] + [zlib.crc32(scope) & 0x7FFFFFFF, 0]
     return tf.nn.experimental.stateless_dropout(inputs, probability, seed)
 
 

@@ -1,34 +1,104 @@
-"""AdamW as BERT was trained with: warm-up, linear decay, decoupled decay, no bias correction."""
+"""The optimizers BERT is trained with, AdamW and LAMB, and their learning rates."""
 
+import dataclasses
+import math
 import re
-from collections.abc import Sequence
-from typing import Optional
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple, Optional, Union
 
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-MAX_GRADIENT_NORM = 1.0
+from bert_toolkit.errors import UserError
 
+MAX_GRADIENT_NORM = 1.0
+WEIGHT_DECAY_RATE = 0.01
+NOT_DECAYED = ("LayerNorm", "layer_norm", "bias")
 
 # A graph collection: the global norm of the gradients before they are clipped, a scalar.
 GRADIENT_NORM = "gradient_norm"
 
 
-def learning_rate_schedule(
-    global_step: tf.Tensor, init_lr: float, num_train_steps: int, num_warmup_steps: int
-) -> tf.Tensor:
-    """The published schedule: the learning rate of the step after `global_step`, a float32 scalar.
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """How weights are optimised, beyond rate and steps; the defaults are as published.
 
-    Steps are numbered from 1 here. During warm-up the rate is init_lr * step / num_warmup_steps,
-    afterwards init_lr * (1 - step / num_train_steps); the first step has a rate above zero and the
-    last one rate zero. The decay counts from the start, so the rate drops a little where warm-up
-    ends.
+    Attributes:
+      optimizer: "adamw" or "lamb".
+      schedule: a key of SCHEDULES.
+      bias_correction: whether AdamW corrects its moments for starting at zero; LAMB always does.
+      layer_decay: the learning rate of each layer, as a share of that of the layer above.
+      frozen: what stays as it is: "embeddings", "encoder", "pooler", numbers of layers ("3") and
+        ranges of them ("0-5").
+      loss_scaling: whether gradients pass through float16, where small ones would vanish.
+    """
+
+    optimizer: str = "adamw"
+    schedule: str = "published"
+    bias_correction: bool = False
+    layer_decay: float = 1.0
+    frozen: Sequence[str] = ()
+    loss_scaling: bool = False
+
+
+PUBLISHED = Recipe()
+
+
+# --- Learning rates ---
+
+
+def _published(step, steps, warmup):
+    return 1.0 - step / steps
+
+
+def _linear(step, steps, warmup):
+    return (steps - step) / max(1.0, steps - warmup)
+
+
+def _cosine(step, steps, warmup):
+    return 0.5 * (1.0 + tf.cos(math.pi * (step - warmup) / max(1.0, steps - warmup)))
+
+
+def _constant(step, steps, warmup):
+    return tf.ones_like(step)
+
+
+# Name -> share of the peak rate at a step after warm-up: (step, last step, steps of warm-up).
+SCHEDULES: dict[str, Callable] = {
+    "published": _published,
+    "linear": _linear,
+    "cosine": _cosine,
+    "constant": _constant,
+}
+
+
+def learning_rate_schedule(
+    global_step: tf.Tensor,
+    init_lr: float,
+    num_train_steps: int,
+    num_warmup_steps: int,
+    schedule: str = "published",
+) -> tf.Tensor:
+    """Returns the learning rate of the step after `global_step`, a float32 scalar.
+
+    Steps are numbered from 1 here: the first has a rate above zero. During warm-up the rate is
+    init_lr * step / num_warmup_steps. Afterwards it is init_lr times
+
+        published   1 - step / num_train_steps, counted from the start, so that the rate drops a
+                    little where warm-up ends
+        linear      (num_train_steps - step) / (num_train_steps - num_warmup_steps)
+        cosine      half a wave from 1 to 0 (https://arxiv.org/abs/1608.03983)
+        constant    1
     """
     step = tf.cast(global_step + 1, tf.float32)
-    decayed = init_lr * (1.0 - tf.minimum(step, float(num_train_steps)) / num_train_steps)
+    steps, warmup = float(num_train_steps), float(num_warmup_steps)
+    rate = init_lr * SCHEDULES[schedule](tf.minimum(step, steps), steps, warmup)
     if not num_warmup_steps:
-        return decayed
-    return tf.where(step < num_warmup_steps, init_lr * step / num_warmup_steps, decayed)
+        return rate
+    return tf.where(step < warmup, init_lr * step / warmup, rate)
+
+
+# --- A training step ---
 
 
 def create_optimizer(
@@ -37,31 +107,180 @@ def create_optimizer(
     num_train_steps: int,
     num_warmup_steps: Optional[int],
     use_tpu: bool = False,
+    recipe: Recipe = PUBLISHED,
 ) -> tf.Operation:
     """Returns the operation that makes one training step and counts it in global_step.
 
     Args:
-      loss: scalar, the mean over the batch.
+      loss: scalar, the mean over the batch, or over the share of it that a replica has.
       init_lr: the peak learning rate.
       num_train_steps: the step at which the rate reaches zero.
       num_warmup_steps: steps over which the rate rises from zero; 0 or None for no warm-up.
       use_tpu: whether to average gradients over the cores of a TPU.
+      recipe: what else there is to choose.
     """
     global_step = tf.train.get_or_create_global_step()
-    optimizer: tf.train.Optimizer = AdamWeightDecayOptimizer(
-        learning_rate=learning_rate_schedule(
-            global_step, init_lr, num_train_steps, num_warmup_steps or 0
-        ),
-        weight_decay_rate=0.01,
-        exclude_from_weight_decay=["LayerNorm", "layer_norm", "bias"],
-        clip_norm=MAX_GRADIENT_NORM,
+    rate = learning_rate_schedule(
+        global_step, init_lr, num_train_steps, num_warmup_steps or 0, recipe.schedule
     )
+    variables = trainable_variables(recipe.frozen)
+    optimizer = make_optimizer(rate, recipe)
     if use_tpu:
-        optimizer = tf.tpu.CrossShardOptimizer(optimizer)
-    gradients = optimizer.compute_gradients(loss, tf.trainable_variables())
-    return optimizer.apply_gradients(
-        [pair for pair in gradients if pair[0] is not None], global_step
+        over_cores = tf.tpu.CrossShardOptimizer(optimizer)
+        pairs = over_cores.compute_gradients(loss, variables)
+        found = [pair for pair in pairs if pair[0] is not None]
+        return over_cores.apply_gradients(found, global_step)
+    replica = tf.distribute.get_replica_context()
+    share = loss / replica.num_replicas_in_sync if replica is not None else loss
+    return optimizer.apply(optimizer.gradients(share, variables), global_step)
+
+
+def make_optimizer(learning_rate, recipe: Recipe = PUBLISHED) -> "AdamWeightDecayOptimizer":
+    """Returns the optimizer of a recipe, with the decay and the clip that BERT is trained with."""
+    make = LambOptimizer if recipe.optimizer == "lamb" else AdamWeightDecayOptimizer
+    return make(
+        learning_rate=learning_rate,
+        weight_decay_rate=WEIGHT_DECAY_RATE,
+        exclude_from_weight_decay=NOT_DECAYED,
+        clip_norm=MAX_GRADIENT_NORM,
+        bias_correction=recipe.bias_correction or recipe.optimizer == "lamb",
+        layer_decay=recipe.layer_decay,
+        loss_scale=LossScale() if recipe.loss_scaling else None,
     )
+
+
+def trainable_variables(frozen: Sequence[str] = ()) -> list[tf.Variable]:
+    """Returns the variables to train: all but the frozen parts.
+
+    Raises:
+      UserError: a part is unknown, or no variable is left.
+    """
+    variables = tf.trainable_variables()
+    for part in frozen:
+        pattern = re.compile(_pattern_of(part))
+        if not any(pattern.search(variable.op.name) for variable in tf.trainable_variables()):
+            raise UserError(f"--freeze={part}: the model has no such layer")
+        variables = [variable for variable in variables if not pattern.search(variable.op.name)]
+    if not variables:
+        raise UserError("--freeze: nothing is left to train")
+    return variables
+
+
+def _pattern_of(part: str) -> str:
+    """Returns the expression for the names of a part's variables."""
+    if part in ("embeddings", "encoder", "pooler"):
+        return f"^bert/{part}/"
+    layers = re.fullmatch(r"(\d+)(?:-(\d+))?", part)
+    if layers is None:
+        raise UserError(
+            f"--freeze={part}: expected embeddings, encoder, pooler, or layers, such as 3 or 0-5"
+        )
+    first, last = int(layers[1]), int(layers[2] or layers[1])
+    if last < first:
+        raise UserError(f"--freeze={part}: the range ends before it begins")
+    return f"/layer_({'|'.join(map(str, range(first, last + 1)))})/"
+
+
+# --- Gradients ---
+
+Gradient = Union[tf.Tensor, tf.IndexedSlices]
+
+
+class Gradients(NamedTuple):
+    """Gradients of variables, in a form whose sums over replicas and parts of a batch are exact.
+
+    The published global norm counts every looked-up row by itself, also where a row is looked up
+    many times. To give that number for a batch computed in parts, the squares of rows go along.
+
+    Attributes:
+      variables: those that the loss depends on.
+      values: of each variable; IndexedSlices where only rows of it were looked up.
+      is_rows: of each variable, whether its gradient is or was IndexedSlices.
+      squares: scalar, the sum of squares of all looked-up rows' gradients.
+    """
+
+    variables: list[tf.Variable]
+    values: list[Gradient]
+    is_rows: list[bool]
+    squares: tf.Tensor
+
+    @classmethod
+    def of(cls, pairs: Iterable[tuple[Optional[Gradient], tf.Variable]]) -> "Gradients":
+        """Takes pairs of gradient and variable, as tf.train.Optimizer computes them."""
+        values, variables = zip(*(pair for pair in pairs if pair[0] is not None))
+        is_rows = [isinstance(value, tf.IndexedSlices) for value in values]
+        rows = [value.values for value, it_is in zip(values, is_rows) if it_is]
+        return cls(list(variables), list(values), is_rows, _squares(rows))
+
+    def map(self, function: Callable[[list[tf.Tensor]], Sequence[tf.Tensor]]) -> "Gradients":
+        """Returns what a linear function makes of all tensors, rows as whole tables."""
+        *values, squares = function([*map(tf.convert_to_tensor, self.values), self.squares])
+        return self._replace(values=list(values), squares=squares)
+
+    def norm(self) -> tf.Tensor:
+        """Returns the global norm, a scalar."""
+        whole = [value for value, it_is in zip(self.values, self.is_rows) if not it_is]
+        return tf.sqrt(_squares(whole) + self.squares)
+
+
+def _squares(tensors: Sequence[tf.Tensor]) -> tf.Tensor:
+    return 2.0 * tf.add_n([tf.nn.l2_loss(tensor) for tensor in tensors] or [tf.zeros([])])
+
+
+def gradients_of(loss: tf.Tensor, variables: Sequence[tf.Variable]) -> Gradients:
+    """Returns the gradients of a scalar, for the variables it depends on."""
+    found = tf.gradients(loss, [variable.handle for variable in variables])
+    return Gradients.of(zip(found, variables))
+
+
+def _over_replicas(gradients: Gradients) -> Gradients:
+    """Returns the sums over replicas; as they are where there is one."""
+    replica = tf.distribute.get_replica_context()
+    if replica is None or replica.num_replicas_in_sync == 1:
+        return gradients
+    return gradients.map(lambda tensors: replica.merge_call(_sum_over_replicas, tensors))
+
+
+def _sum_over_replicas(strategy, *tensors):
+    return strategy.extended.batch_reduce_to(
+        tf.distribute.ReduceOp.SUM, [(tensor, tensor) for tensor in tensors]
+    )
+
+
+class LossScale:
+    """What a loss is multiplied by, so that float16 gradients neither vanish nor overflow.
+
+    It doubles after 2,000 steps without overflow; a step that overflows is left out, and the scale
+    halved (Micikevicius et al., 2018, https://arxiv.org/abs/1710.03740, section 3.2).
+    """
+
+    def __init__(self, initial: float = 2.0**15, steps_to_double: int = 2000):
+        """Makes its variables; they are local, so that checkpoints are those of float32."""
+        self.steps_to_double = steps_to_double
+        self.value = _local_variable("loss_scale", initial, tf.float32)
+        self._steps = _local_variable("steps_without_overflow", 0, tf.int32)
+
+    def update(self, is_finite: tf.Tensor) -> tf.Operation:
+        """Returns the operation that takes note of a step."""
+        steps = tf.where(is_finite, self._steps + 1, 0)
+        is_full = tf.equal(steps, self.steps_to_double)
+        grown = tf.where(is_full, 2.0 * self.value, self.value)
+        value = tf.where(is_finite, grown, tf.maximum(1.0, 0.5 * self.value))
+        with tf.control_dependencies([value, steps]):
+            return tf.group(self.value.assign(value), self._steps.assign(tf.where(is_full, 0, steps)))
+
+
+def _local_variable(name: str, initial, dtype) -> tf.Variable:
+    return tf.get_variable(
+        name,
+        initializer=tf.constant(initial, dtype),
+        trainable=False,
+        collections=[tf.GraphKeys.LOCAL_VARIABLES],
+        aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
+    )
+
+
+# --- Optimizers ---
 
 
 class AdamWeightDecayOptimizer(tf.train.Optimizer):
@@ -72,7 +291,7 @@ class AdamWeightDecayOptimizer(tf.train.Optimizer):
         w <- w - learning_rate * (m / (sqrt(v) + epsilon) + weight_decay_rate * w)
 
     It differs from the paper in that m and v are not corrected for their bias towards zero in the
-    first steps, as in BERT's own training.
+    first steps, as in BERT's own training; `bias_correction` divides them by 1 - beta^step first.
     """
 
     def __init__(
@@ -84,6 +303,9 @@ class AdamWeightDecayOptimizer(tf.train.Optimizer):
         epsilon: float = 1e-6,
         exclude_from_weight_decay: Optional[Sequence[str]] = None,
         clip_norm: Optional[float] = None,
+        bias_correction: bool = False,
+        layer_decay: float = 1.0,
+        loss_scale: Optional[LossScale] = None,
         name: str = "AdamWeightDecayOptimizer",
     ):
         """Makes the optimizer.
@@ -98,6 +320,10 @@ class AdamWeightDecayOptimizer(tf.train.Optimizer):
             does not decay.
           clip_norm: scale all gradients together down to this norm where theirs is larger. They
             are first summed over replicas, so that the result does not depend on their number.
+          bias_correction: whether to correct the moments, by the number of the step.
+          layer_decay: the learning rate of each layer, as a share of that of the layer above (Howard
+            and Ruder, 2018, https://arxiv.org/abs/1801.06146, section 3.2; Clark et al., 2020).
+          loss_scale: what `gradients` scales by in between; steps that overflow are left out.
           name: of the operations.
         """
         super().__init__(False, name)
@@ -108,13 +334,68 @@ class AdamWeightDecayOptimizer(tf.train.Optimizer):
         self.epsilon = epsilon
         self.exclude_from_weight_decay = list(exclude_from_weight_decay or [])
         self.clip_norm = clip_norm
+        self.bias_correction = bias_correction
+        self.layer_decay = layer_decay
+        self.loss_scale = loss_scale
+        self._is_finite: Optional[tf.Tensor] = None
+
+    def gradients(self, loss: tf.Tensor, variables: Sequence[tf.Variable]) -> Gradients:
+        """Returns the gradients of a replica's share of the loss."""
+        if self.loss_scale is None:
+            return gradients_of(loss, variables)
+        scale = self.loss_scale.value.read_value()
+        scaled = gradients_of(loss * scale, variables)
+        whole = scaled.map(lambda tensors: [tensor / scale for tensor in tensors])
+        return whole._replace(squares=whole.squares / scale)  # which go by the square of it
 
     def apply_gradients(self, grads_and_vars, global_step=None, name=None):
         """Applies gradients, clipped if the optimizer was made so, and counts the step."""
-        gradients, variables = zip(*((g, v) for g, v in grads_and_vars if g is not None))
+        return self.apply(Gradients.of(grads_and_vars), global_step, name)
+
+    def apply(
+        self,
+        gradients: Gradients,
+        global_step: Optional[tf.Variable] = None,
+        name: Optional[str] = None,
+    ) -> tf.Operation:
+        """Sums gradients over replicas, clips and applies them, and counts the step."""
+        gradients = _over_replicas(gradients)
+        values = gradients.values
         if self.clip_norm is not None:
-            gradients = _clip(gradients, self.clip_norm)
-        return super().apply_gradients(list(zip(gradients, variables)), global_step, name)
+            norm = gradients.norm()
+            tf.add_to_collection(GRADIENT_NORM, norm)
+            values = tf.clip_by_global_norm(values, self.clip_norm, use_norm=norm)[0]
+        more = []
+        if self.loss_scale is not None:
+            self._is_finite = tf.math.is_finite(gradients.norm())
+            more = [self.loss_scale.update(self._is_finite)]
+        step = global_step.read_value() if global_step is not None else tf.zeros([], tf.int64)
+        self._prepare_rates(gradients.variables, step)
+        pairs = list(zip(values, gradients.variables))
+        applied = super().apply_gradients(pairs, global_step, name)
+        return tf.group(applied, *more) if more else applied
+
+    def _distributed_apply(self, distribution, grads_and_vars, global_step=None, name=None):
+        # TensorFlow's own would sum over replicas once more, after what clipping needed.
+        variables = [variable for _, variable in grads_and_vars]
+        with tf.init_scope():
+            self._create_slots(variables)
+        self._prepare()
+
+        def update(variable, gradient):
+            return self._resource_apply_dense(gradient, variable)
+
+        updates = [
+            operation
+            for gradient, variable in grads_and_vars
+            for operation in distribution.extended.update(
+                variable, update, args=(gradient,), group=False
+            )
+        ]
+        with tf.control_dependencies(updates):
+            return distribution.extended.update(
+                global_step, lambda step: step.assign_add(1, read_value=False)
+            )
 
     def _create_slots(self, var_list):
         for variable in var_list:
@@ -122,32 +403,51 @@ class AdamWeightDecayOptimizer(tf.train.Optimizer):
             self._zeros_slot(variable, "m", "adam_m")
             self._zeros_slot(variable, "v", "adam_v")
 
-    def _prepare(self):
-        self._learning_rate_tensor = tf.convert_to_tensor(self.learning_rate, name="learning_rate")
+    def _prepare_rates(self, variables: Sequence[tf.Variable], step: tf.Tensor) -> None:
+        """Makes what all variables share: rates, and corrections of the step to come."""
+        self._rate = tf.convert_to_tensor(self.learning_rate, name="learning_rate")
+        self._corrections = (1.0, 1.0)
+        if self.bias_correction:
+            number = tf.cast(step + 1, tf.float32)
+            self._corrections = (1.0 - self.beta_1**number, 1.0 - self.beta_2**number)
+        numbers = [_layer_number(variable.op.name) for variable in variables]
+        self._layers = 1 + max((number for number in numbers if number is not None), default=-1)
+
+    def _rate_of(self, variable: tf.Variable) -> tf.Tensor:
+        """Returns the variable's learning rate: a scalar."""
+        name = variable.op.name
+        number = -1 if "/embeddings/" in name else _layer_number(name)
+        below_heads = 0 if number is None else self._layers - number
+        return self._rate * self.layer_decay**below_heads
 
     def _resource_apply_dense(self, grad, var):
-        dtype = var.dtype.base_dtype
-        rate = tf.cast(self._learning_rate_tensor, dtype)
+        if self._is_finite is None:
+            return self._update(grad, var)
+        return tf.cond(self._is_finite, lambda: tf.group(self._update(grad, var)), tf.no_op)
+
+    def _update(self, grad: tf.Tensor, var: tf.Variable) -> tf.Operation:
+        """Returns the operation that updates a variable and its moments."""
+        rate = self._rate_of(var)
         decayed = []
         if self._decays(var):
             decayed = [var.assign_sub(rate * self.weight_decay_rate * var, read_value=False)]
+        # With both beta powers 0, TensorFlow's one fused pass leaves out the bias correction. It
+        # takes 1 - beta_2 in float32, where 1 - 0.999 is off by 1.3e-5; as v is linear in that
+        # factor, the rate and epsilon can make up for it, and for the bias.
+        rounding = float(np.sqrt((1.0 - float(np.float32(self.beta_2))) / (1.0 - self.beta_2)))
+        first, second = self._corrections
+        root = rounding * second**0.5
         with tf.control_dependencies(decayed):
-            # With both beta powers 0, TensorFlow's one fused pass leaves out the bias correction.
-            # It takes 1 - beta_2 in float32, where 1 - 0.999 is off by 1.3e-5; as v is linear in
-            # that factor, the rate and epsilon can make up for it.
-            correction = float(
-                np.sqrt((1.0 - float(np.float32(self.beta_2))) / (1.0 - self.beta_2))
-            )
             return tf.raw_ops.ResourceApplyAdam(
                 var=var.handle,
                 m=self.get_slot(var, "m").handle,
                 v=self.get_slot(var, "v").handle,
-                beta1_power=tf.zeros([], dtype),
-                beta2_power=tf.zeros([], dtype),
-                lr=rate * correction,
-                beta1=tf.cast(self.beta_1, dtype),
-                beta2=tf.cast(self.beta_2, dtype),
-                epsilon=tf.cast(self.epsilon * correction, dtype),
+                beta1_power=0.0,
+                beta2_power=0.0,
+                lr=rate * root / first,
+                beta1=self.beta_1,
+                beta2=self.beta_2,
+                epsilon=self.epsilon * root,
                 grad=grad,
                 use_locking=self._use_locking,
             )
@@ -165,22 +465,34 @@ class AdamWeightDecayOptimizer(tf.train.Optimizer):
         )
 
 
-def _clip(gradients: Sequence, clip_norm: float) -> Sequence:
-    """Scales gradients together so that the global norm of their sum over replicas is limited."""
-    replica = tf.distribute.get_replica_context()
-    count = replica.num_replicas_in_sync if replica is not None else 1
-    if count > 1:
-        dense = [tf.convert_to_tensor(gradient) for gradient in gradients]
-        total = replica.merge_call(_sum_over_replicas, dense)
-        # tf.train.Optimizer sums over the replicas later; it then finds the same share in each.
-        gradients = [gradient / count for gradient in total]
-        clip_norm = clip_norm / count
-    norm = tf.global_norm(gradients)
-    tf.add_to_collection(GRADIENT_NORM, norm * count)
-    return tf.clip_by_global_norm(gradients, clip_norm, use_norm=norm)[0]
+class LambOptimizer(AdamWeightDecayOptimizer):
+    """LAMB, for very large batches (You et al., 2020, https://arxiv.org/abs/1904.00962, algorithm 2).
+
+        m, v as in Adam, corrected for their bias
+        u <- m / (sqrt(v) + epsilon) + weight_decay_rate * w
+        w <- w - learning_rate * |w| / |u| * u
+
+    with the ratio 1 where a norm is 0. Variables that do not decay (biases, layer normalisation)
+    have no ratio either, as in the authors' training of BERT.
+    """
+
+    def _update(self, grad: tf.Tensor, var: tf.Variable) -> tf.Operation:
+        m, v = self.get_slot(var, "m"), self.get_slot(var, "v")
+        first, second = self._corrections
+        new_m = m.assign(self.beta_1 * m + (1.0 - self.beta_1) * grad)
+        new_v = v.assign(self.beta_2 * v + (1.0 - self.beta_2) * tf.square(grad))
+        step = (new_m / first) / (tf.sqrt(new_v / second) + self.epsilon)
+        rate = self._rate_of(var)
+        if self._decays(var):
+            step += self.weight_decay_rate * var
+            rate *= _ratio(tf.norm(var), tf.norm(step))
+        return var.assign_sub(rate * step, read_value=False)
 
 
-def _sum_over_replicas(strategy, *gradients):
-    return strategy.extended.batch_reduce_to(
-        tf.distribute.ReduceOp.SUM, [(gradient, gradient) for gradient in gradients]
-    )
+def _ratio(weights: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
+    return tf.where((weights > 0) & (step > 0), weights / step, 1.0)
+
+
+def _layer_number(name: str) -> Optional[int]:
+    found: Any = re.search(r"/layer_(\d+)/", name)
+    return int(found[1]) if found else None
