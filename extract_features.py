@@ -88,7 +88,7 @@ def run(options: Options) -> int:
     layers = parse_layers(options.layers, model.config.num_hidden_layers)
     tokenizer = model.tokenizer()
     lines = LineInput(
-        options.input_file, tokenizer, options.max_seq_length, static_shapes=options.use_tpu
+        options.input_file, tokenizer, options.max_seq_length, static_shapes=options.static_shapes
     )
     with checkpoints.as_tensorflow(model.init_checkpoint) as init_checkpoint:
         one_hot = options.use_one_hot_embeddings
@@ -263,14 +263,13 @@ def network(config, layers: list[int], engine: Engine = DEFAULT_ENGINE):
     import tensorflow.compat.v1 as tf
 
     from bert_toolkit import model_fns
+    from bert_toolkit.outputs import Outputs
 
-    def build(features: Mapping[str, tf.Tensor], mode: str) -> model_fns.Outputs:
+    def build(features: Mapping[str, tf.Tensor], mode: str) -> Outputs:
         model = model_fns.encoder(config, features, mode, engine)
         outputs = model.get_all_encoder_layers()
         passed_on = {name: features[name] for name in ("unique_ids", "input_ids", "input_mask")}
-        return model_fns.Outputs(
-            {**passed_on, **{f"layer_{layer}": outputs[layer] for layer in layers}}
-        )
+        return Outputs({**passed_on, **{f"layer_{layer}": outputs[layer] for layer in layers}})
 
     return build
 

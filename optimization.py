@@ -233,12 +233,12 @@ def gradients_of(loss: tf.Tensor, variables: Sequence[tf.Variable]) -> Gradients
     return Gradients.of(zip(found, variables))
 
 
-def _over_replicas(gradients: Gradients) -> Gradients:
-    """Returns the sums over replicas; as they are where there is one."""
+def sum_over_replicas(tensors: Sequence[tf.Tensor]) -> Sequence[tf.Tensor]:
+    """Returns the sums of tensors over all replicas; as they are where there is one."""
     replica = tf.distribute.get_replica_context()
     if replica is None or replica.num_replicas_in_sync == 1:
-        return gradients
-    return gradients.map(lambda tensors: replica.merge_call(_sum_over_replicas, tensors))
+        return tensors
+    return replica.merge_call(_sum_over_replicas, tensors)
 
 
 def _sum_over_replicas(strategy, *tensors):
@@ -267,7 +267,9 @@ class LossScale:
         grown = tf.where(is_full, 2.0 * self.value, self.value)
         value = tf.where(is_finite, grown, tf.maximum(1.0, 0.5 * self.value))
         with tf.control_dependencies([value, steps]):
-            return tf.group(self.value.assign(value), self._steps.assign(tf.where(is_full, 0, steps)))
+            return tf.group(
+                self.value.assign(value), self._steps.assign(tf.where(is_full, 0, steps))
+            )
 
 
 def _local_variable(name: str, initial, dtype) -> tf.Variable:
@@ -321,8 +323,8 @@ class AdamWeightDecayOptimizer(tf.train.Optimizer):
           clip_norm: scale all gradients together down to this norm where theirs is larger. They
             are first summed over replicas, so that the result does not depend on their number.
           bias_correction: whether to correct the moments, by the number of the step.
-          layer_decay: the learning rate of each layer, as a share of that of the layer above (Howard
-            and Ruder, 2018, https://arxiv.org/abs/1801.06146, section 3.2; Clark et al., 2020).
+          layer_decay: the learning rate of each layer, as a share of that of the layer above
+            (Howard and Ruder, 2018, https://arxiv.org/abs/1801.06146, section 3.2).
           loss_scale: what `gradients` scales by in between; steps that overflow are left out.
           name: of the operations.
         """
@@ -359,7 +361,9 @@ class AdamWeightDecayOptimizer(tf.train.Optimizer):
         name: Optional[str] = None,
     ) -> tf.Operation:
         """Sums gradients over replicas, clips and applies them, and counts the step."""
-        gradients = _over_replicas(gradients)
+        replica = tf.distribute.get_replica_context()
+        if replica is not None and replica.num_replicas_in_sync > 1:
+            gradients = gradients.map(sum_over_replicas)
         values = gradients.values
         if self.clip_norm is not None:
             norm = gradients.norm()
@@ -409,7 +413,10 @@ class AdamWeightDecayOptimizer(tf.train.Optimizer):
         self._corrections = (1.0, 1.0)
         if self.bias_correction:
             number = tf.cast(step + 1, tf.float32)
-            self._corrections = (1.0 - self.beta_1**number, 1.0 - self.beta_2**number)
+            # 1 - beta^number, without the loss of digits of that difference in float32
+            self._corrections = tuple(
+                -tf.math.expm1(number * math.log(beta)) for beta in (self.beta_1, self.beta_2)
+            )
         numbers = [_layer_number(variable.op.name) for variable in variables]
         self._layers = 1 + max((number for number in numbers if number is not None), default=-1)
 
@@ -466,7 +473,9 @@ class AdamWeightDecayOptimizer(tf.train.Optimizer):
 
 
 class LambOptimizer(AdamWeightDecayOptimizer):
-    """LAMB, for very large batches (You et al., 2020, https://arxiv.org/abs/1904.00962, algorithm 2).
+    """LAMB, for very large batches (You et al., 2020, https://arxiv.org/abs/1904.00962).
+
+    Algorithm 2 there:
 
         m, v as in Adam, corrected for their bias
         u <- m / (sqrt(v) + epsilon) + weight_decay_rate * w

@@ -52,16 +52,13 @@ def define_flags() -> None:
             lower_bound=4,
         )
     with cli.group("Training"):
-        flags.DEFINE_integer(
-            "train_batch_size", 32, "Examples in a step, over all devices.", lower_bound=1
-        )
+        cli.define_training_flags()
         flags.DEFINE_integer(
             "eval_batch_size", 8, "Examples in a batch of evaluation.", lower_bound=1
         )
         flags.DEFINE_integer(
             "predict_batch_size", 8, "Examples in a batch of prediction.", lower_bound=1
         )
-        flags.DEFINE_float("learning_rate", 5e-5, "Peak learning rate of AdamW.", lower_bound=0.0)
         flags.DEFINE_float(
             "num_train_epochs",
             3.0,
@@ -81,7 +78,7 @@ def define_flags() -> None:
 
 
 @dataclasses.dataclass(frozen=True)
-class Options(cli.ModelOptions, cli.DeviceOptions, cli.CheckpointOptions):
+class Options(cli.ModelOptions, cli.TrainingOptions):
     """The flags of this stage, by their names."""
 
     task_name: str = ""
@@ -91,10 +88,8 @@ class Options(cli.ModelOptions, cli.DeviceOptions, cli.CheckpointOptions):
     do_eval: bool = False
     do_predict: bool = False
     max_seq_length: int = 128
-    train_batch_size: int = 32
     eval_batch_size: int = 8
     predict_batch_size: int = 8
-    learning_rate: float = 5e-5
     num_train_epochs: float = 3.0
     warmup_proportion: float = 0.1
 
@@ -102,7 +97,8 @@ class Options(cli.ModelOptions, cli.DeviceOptions, cli.CheckpointOptions):
         problems = []
         if not (self.do_train or self.do_eval or self.do_predict):
             problems.append("nothing to do: pass --do_train, --do_eval or --do_predict")
-        cli.check(problems + self.missing_files("bert_config_file", "vocab_file"))
+        files_missing = self.missing_files("bert_config_file", "vocab_file")
+        cli.check(problems + self.training_problems() + files_missing)
 
     def schema(self) -> records.Schema:
         """Returns the features of the data."""
@@ -155,8 +151,8 @@ def run(options: Options) -> dict[str, Any]:
             options.output_dir,
             init_checkpoint,
             options.use_tpu,
-            model_fns.Training(
-                options.learning_rate, train_steps, int(train_steps * options.warmup_proportion)
+            model_fns.Training.of(
+                options, train_steps, int(train_steps * options.warmup_proportion)
             ),
         )
         runner = estimators.Runner(
@@ -266,7 +262,7 @@ def train(
         repeat=True,
         shuffle_buffer=len(data.names),
         seed=options.seed,
-        static_shapes=options.use_tpu,
+        static_shapes=options.static_shapes,
     )
     runner.train(records.RecordInput([data.path], options.schema(), reading), train_steps)
     logging.info("trained to step %d; the model is in %s", train_steps, options.output_dir)
@@ -278,7 +274,7 @@ def evaluate(runner, data: Encoded, suffix: str, options: Options) -> dict[str, 
 
     # A TPU has to be told how many batches there are.
     steps = -(-len(data.names) // options.eval_batch_size) if options.use_tpu else None
-    reading = records.Reading(repeat=False, static_shapes=options.use_tpu)
+    reading = records.Reading(repeat=False, static_shapes=options.static_shapes)
     metrics = runner.evaluate(
         records.RecordInput([data.path], options.schema(), reading),
         f"evaluating{suffix.replace('_', ' ')}",
@@ -290,7 +286,7 @@ def evaluate(runner, data: Encoded, suffix: str, options: Options) -> dict[str, 
 
 def predict(runner, data: Encoded, suffix: str, task: tasks.Task, options: Options) -> None:
     """Predicts a test split and writes test_results.tsv and test_predictions.tsv."""
-    reading = records.Reading(repeat=False, static_shapes=options.use_tpu)
+    reading = records.Reading(repeat=False, static_shapes=options.static_shapes)
     batches = runner.predict(records.RecordInput([data.path], options.schema(), reading))
     paths = [
         os.path.join(options.output_dir, f"test_{what}{suffix}.tsv")
@@ -333,8 +329,9 @@ def network(config, num_labels: int, engine: Engine = DEFAULT_ENGINE):
 
     import modeling
     from bert_toolkit import metrics, model_fns
+    from bert_toolkit.outputs import Mean, Outputs
 
-    def build(features: Mapping[str, tf.Tensor], mode: str) -> model_fns.Outputs:
+    def build(features: Mapping[str, tf.Tensor], mode: str) -> Outputs:
         training = mode == tf.estimator.ModeKeys.TRAIN
         model = model_fns.encoder(config, features, mode, engine)
         pooled = modeling.dropout(
@@ -346,9 +343,9 @@ def network(config, num_labels: int, engine: Engine = DEFAULT_ENGINE):
         is_real, labels = features["is_real_example"], features["label_ids"]  # [B]
         losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)  # [B]
         best = tf.argmax(logits, -1)
-        return model_fns.Outputs(
+        return Outputs(
             predictions={"probabilities": tf.nn.softmax(logits), "is_real_example": is_real},
-            loss=tf.reduce_mean(losses),
+            losses={"loss": Mean(tf.reduce_sum(losses), tf.size(labels))},
             metrics=(metrics.classification, [losses, labels, best, tf.cast(is_real, tf.float32)]),
             shown={"accuracy": metrics.share_equal(best, labels)},
         )

@@ -72,10 +72,7 @@ def define_flags() -> None:
         )
     with cli.group("Training"):
         flags.DEFINE_boolean("do_train", False, "Train.")
-        flags.DEFINE_integer(
-            "train_batch_size", 32, "Sequences in a step, over all devices.", lower_bound=1
-        )
-        flags.DEFINE_float("learning_rate", 5e-5, "Peak learning rate of AdamW.", lower_bound=0.0)
+        cli.define_training_flags()
         flags.DEFINE_integer(
             "num_train_steps",
             100000,
@@ -104,7 +101,7 @@ def define_flags() -> None:
 
 
 @dataclasses.dataclass(frozen=True)
-class Options(cli.ModelOptions, cli.DeviceOptions, cli.CheckpointOptions):
+class Options(cli.ModelOptions, cli.TrainingOptions):
     """The flags of this stage, by their names."""
 
     output_dir: str = ""
@@ -115,9 +112,7 @@ class Options(cli.ModelOptions, cli.DeviceOptions, cli.CheckpointOptions):
     use_next_sentence: Optional[bool] = None
     do_train: bool = False
     do_eval: bool = False
-    train_batch_size: int = 32
     eval_batch_size: int = 8
-    learning_rate: float = 5e-5
     num_train_steps: int = 100000
     num_warmup_steps: int = 10000
     max_eval_steps: Optional[int] = None
@@ -128,7 +123,7 @@ class Options(cli.ModelOptions, cli.DeviceOptions, cli.CheckpointOptions):
             problems.append("nothing to do: pass --do_train, --do_eval or both")
         if self.input_file is None and (self.do_train or self.eval_file is None):
             problems.append("--input_file is required")
-        cli.check(problems + self.missing_files("bert_config_file"))
+        cli.check(problems + self.training_problems() + self.missing_files("bert_config_file"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -209,9 +204,7 @@ def run(options: Options) -> dict[str, Any]:
             options.output_dir,
             init_checkpoint,
             options.use_tpu,
-            model_fns.Training(
-                options.learning_rate, options.num_train_steps, options.num_warmup_steps
-            ),
+            model_fns.Training.of(options, options.num_train_steps, options.num_warmup_steps),
         )
         runner = estimators.Runner(
             model_fn,
@@ -246,7 +239,10 @@ def train(runner, train_files: list[str], data: Data, model, options: Options) -
     if step >= options.num_train_steps:
         return
     reading = records.Reading(
-        repeat=True, shuffle_buffer=SHUFFLE_BUFFER, seed=options.seed, static_shapes=options.use_tpu
+        repeat=True,
+        shuffle_buffer=SHUFFLE_BUFFER,
+        seed=options.seed,
+        static_shapes=options.static_shapes,
     )
     model_dirs.write(options.output_dir, _with_tokenization(model, train_files))
     runner.train(
@@ -282,7 +278,7 @@ def evaluate(runner, eval_files: list[str], data: Data, options: Options) -> dic
         # A TPU has to be told how many batches there are.
         all_steps = -(-records.count_records(eval_files) // options.eval_batch_size)
         steps = min(steps or all_steps, all_steps)
-    reading = records.Reading(repeat=False, static_shapes=options.use_tpu)
+    reading = records.Reading(repeat=False, static_shapes=options.static_shapes)
     metrics = runner.evaluate(
         records.RecordInput(eval_files, data.schema(), reading, data.masks), "evaluating", steps
     )
@@ -307,37 +303,38 @@ def network(config, use_next_sentence: bool = True, engine: Engine = DEFAULT_ENG
 
     import modeling
     from bert_toolkit import metrics, model_fns
+    from bert_toolkit.outputs import Mean, Outputs
 
-    def build(features: Mapping[str, tf.Tensor], mode: str) -> model_fns.Outputs:
+    def build(features: Mapping[str, tf.Tensor], mode: str) -> Outputs:
         model = model_fns.encoder(config, features, mode, engine)
         positions, masked_ids, weights = masked_tokens(features, engine.static_shapes)
         masked_logits = modeling.masked_lm_logits(model, config, positions)  # [M, V]
         masked_losses = tf.nn.sparse_softmax_cross_entropy_with_logits(
             labels=masked_ids, logits=masked_logits
         )
-        masked_loss = tf.reduce_sum(weights * masked_losses) / (tf.reduce_sum(weights) + 1e-5)
+        losses = {
+            "masked_lm_loss": Mean(
+                tf.reduce_sum(weights * masked_losses),
+                tf.reduce_sum(features["masked_lm_weights"]) + 1e-5,
+            )
+        }
 
         next_labels = features["next_sentence_labels"][:, 0]  # [B]
         next_logits = modeling.next_sentence_logits(model, config)  # [B, 2]
         next_losses = tf.nn.sparse_softmax_cross_entropy_with_logits(
             labels=next_labels, logits=next_logits
         )
-        next_loss = tf.reduce_mean(next_losses)
-
         masked_best, next_best = tf.argmax(masked_logits, -1), tf.argmax(next_logits, -1)
         is_real = tf.cast(
             features["input_mask"][:, 0], tf.float32
         )  # [B]; filling has no token at all
-        shown = {
-            "masked_lm_loss": masked_loss,
-            "masked_lm_accuracy": metrics.share_equal(masked_best, masked_ids),
-        }
+        shown = {"masked_lm_accuracy": metrics.share_equal(masked_best, masked_ids)}
         if use_next_sentence:
-            shown["next_sentence_loss"] = next_loss
+            losses["next_sentence_loss"] = Mean(tf.reduce_sum(next_losses), tf.size(next_labels))
             shown["next_sentence_accuracy"] = metrics.share_equal(next_best, next_labels)
-        return model_fns.Outputs(
+        return Outputs(
             predictions={},
-            loss=masked_loss + next_loss if use_next_sentence else masked_loss,
+            losses=losses,
             metrics=(
                 functools.partial(metrics.pretraining, use_next_sentence=use_next_sentence),
                 [

@@ -16,7 +16,7 @@ from typing import Any, NoReturn, Optional, TypeVar
 
 from absl import flags, logging
 
-from bert_toolkit.engine import Engine
+from bert_toolkit.engine import DEFAULT_ENGINE, TPU_ENGINE, Engine
 from bert_toolkit.errors import UserError
 
 Options = TypeVar("Options")
@@ -185,12 +185,26 @@ class DeviceOptions:
     master: Optional[str] = None
     num_tpu_cores: int = 8
     iterations_per_loop: int = 1000
+    require_gpu: bool = False
+    precision: str = "float32"
+    xla: bool = False
     remove_padding: bool = True
     deterministic: bool = False
 
+    @property
+    def static_shapes(self) -> bool:
+        """Whether every batch has to have the same shape."""
+        return self.use_tpu or self.xla
+
     def engine(self) -> Engine:
         """Returns how networks are computed there."""
-        return Engine.for_device(self.use_tpu, self.remove_padding)
+        engine = TPU_ENGINE if self.use_tpu else DEFAULT_ENGINE
+        return dataclasses.replace(
+            engine,
+            static_shapes=self.static_shapes,
+            remove_padding=self.remove_padding and not self.static_shapes,
+            precision=self.precision,
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -206,6 +220,100 @@ class CheckpointOptions:
         return {
             field.name: getattr(self, field.name) for field in dataclasses.fields(CheckpointOptions)
         }
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingOptions(DeviceOptions, CheckpointOptions):
+    """The flags of training; the options of a stage that trains build on it."""
+
+    train_batch_size: int = 32
+    learning_rate: float = 5e-5
+    optimizer: str = "adamw"
+    learning_rate_schedule: str = "published"
+    adam_bias_correction: bool = False
+    layer_decay: float = 1.0
+    freeze: Optional[Sequence[str]] = None
+    gradient_accumulation_steps: int = 1
+    recompute: bool = False
+    resume: bool = True
+    overwrite: bool = False
+    profile_steps: Optional[Sequence[str]] = None
+
+    def engine(self) -> Engine:
+        """Returns how networks are computed."""
+        return dataclasses.replace(super().engine(), recompute=self.recompute)
+
+    def training_problems(self) -> list[str]:
+        """Returns a sentence for everything that does not go together."""
+        problems = []
+        parts = self.gradient_accumulation_steps
+        if self.train_batch_size % parts:
+            problems.append(
+                f"--train_batch_size={self.train_batch_size} is no multiple of"
+                f" --gradient_accumulation_steps={parts}, the parts it is computed in"
+            )
+        if self.use_tpu and parts > 1:
+            problems.append("--gradient_accumulation_steps: not on a TPU; leave it out")
+        steps = self.profile_steps
+        if steps and not (len(steps) == 2 and all(step.isdigit() for step in steps)):
+            problems.append(
+                f"--profile_steps={','.join(steps)}: expected the first and the last step: 10,15"
+            )
+        return problems
+
+
+def define_training_flags() -> None:
+    """Flags that say how weights are optimised."""
+    flags.DEFINE_integer(
+        "train_batch_size", 32, "Sequences in a step, over all devices.", lower_bound=1
+    )
+    flags.DEFINE_integer(
+        "gradient_accumulation_steps",
+        1,
+        "Compute each batch in so many parts, one after the other, and add their gradients: the"
+        " same step in less memory. --train_batch_size stays the size of the whole batch.",
+        lower_bound=1,
+    )
+    flags.DEFINE_boolean(
+        "recompute",
+        False,
+        "Compute layers a second time for their gradients rather than keep what they computed:"
+        " the same step in less memory, a third slower.",
+    )
+    flags.DEFINE_float("learning_rate", 5e-5, "Peak learning rate.", lower_bound=0.0)
+    flags.DEFINE_enum(
+        "learning_rate_schedule",
+        "published",
+        ["published", "linear", "cosine", "constant"],
+        "How the rate goes on after warm-up. published: linear from step 0, with a small drop where"
+        " warm-up ends; linear: without it; cosine: half a wave down to 0; constant.",
+    )
+    flags.DEFINE_enum(
+        "optimizer",
+        "adamw",
+        ["adamw", "lamb"],
+        "adamw as published; lamb for batches of thousands.",
+    )
+    flags.DEFINE_boolean(
+        "adam_bias_correction",
+        False,
+        "Correct AdamW's moments for starting at zero, as in its paper and not as published;"
+        " steadier fine-tuning on little data.",
+    )
+    flags.DEFINE_float(
+        "layer_decay",
+        1.0,
+        "The learning rate of each layer as a share of that of the layer above it, 0.8 say; 1 for"
+        " the same rate everywhere.",
+        lower_bound=0.0,
+        upper_bound=1.0,
+    )
+    flags.DEFINE_list(
+        "freeze",
+        None,
+        "Parts to leave as they are, separated by commas: embeddings, encoder, pooler, layers"
+        " counted from 0 (3), ranges of them (0-5).",
+    )
 
 
 def define_checkpoint_flags() -> None:
@@ -225,6 +333,20 @@ def define_checkpoint_flags() -> None:
         "Keep one for each so many hours of training, whatever their number.",
         lower_bound=0.0,
     )
+    flags.DEFINE_boolean(
+        "resume",
+        True,
+        "Go on from the last checkpoint in --output_dir, if there is one; with --noresume, refuse"
+        " to train where there is one.",
+    )
+    flags.DEFINE_boolean(
+        "overwrite", False, "Begin anew: remove the checkpoints and logs that --output_dir has."
+    )
+    flags.DEFINE_list(
+        "profile_steps",
+        None,
+        "First and last step of which to write a profile for TensorBoard: 10,15.",
+    )
 
 
 def define_device_flags() -> None:
@@ -234,10 +356,27 @@ def define_device_flags() -> None:
         "use_tpu", False, "Run on a TPU; without it, on the GPUs there are, else on the CPU."
     )
     flags.DEFINE_boolean(
+        "require_gpu", False, "Stop with an error, rather than run on the CPU, if there is no GPU."
+    )
+    flags.DEFINE_enum(
+        "precision",
+        "float32",
+        ["float32", "bfloat16", "float16"],
+        "What layers compute in; weights and checkpoints are float32 always. bfloat16 on TPUs,"
+        " GPUs since Ampere, and processors with AVX512_BF16 or AMX; float16, with loss scaling, on"
+        " GPUs.",
+    )
+    flags.DEFINE_boolean(
+        "xla",
+        False,
+        "Compile the graph with XLA. Every batch is then padded to full length, so that this pays"
+        " where most sequences are long.",
+    )
+    flags.DEFINE_boolean(
         "remove_padding",
         True,
         "Compute nothing for padding but attention, which is quicker and gives the same numbers;"
-        " never on a TPU, where shapes must be known.",
+        " never on a TPU or with --xla, where shapes must be known.",
     )
     flags.DEFINE_boolean(
         "deterministic",

@@ -4,6 +4,8 @@ from typing import Any
 
 import tensorflow.compat.v1 as tf
 
+from bert_toolkit.outputs import Mean
+
 Metrics = dict[str, tuple[Any, Any]]
 
 
@@ -58,6 +60,7 @@ def classification(
     }
 
 
-def share_equal(predicted: tf.Tensor, true: tf.Tensor) -> tf.Tensor:
-    """Returns the share of equal elements of two integer tensors, a scalar."""
-    return tf.reduce_mean(tf.cast(tf.equal(tf.cast(predicted, tf.int32), true), tf.float32))
+def share_equal(predicted: tf.Tensor, true: tf.Tensor) -> Mean:
+    """Returns the share of equal elements of two integer tensors."""
+    equal = tf.cast(tf.equal(tf.cast(predicted, tf.int32), true), tf.float32)
+    return Mean(tf.reduce_sum(equal), tf.size(true))

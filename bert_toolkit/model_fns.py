@@ -1,6 +1,5 @@
 """From a stage's network to an Estimator's model function: weights, training step, display."""
 
-import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, Optional
 
@@ -9,28 +8,13 @@ from absl import logging
 
 import modeling
 import optimization
-from bert_toolkit import checkpoints, hooks
+from bert_toolkit import checkpoints, hooks, training_step
 from bert_toolkit.engine import Engine
 from bert_toolkit.errors import UserError
+from bert_toolkit.outputs import Network
+from bert_toolkit.training_step import Training
 
 STEPS_BETWEEN_LINES = 100
-
-
-@dataclasses.dataclass(frozen=True)
-class Outputs:
-    """What a network computes of a batch.
-
-    Attributes:
-      predictions: name -> tensor, batch first.
-      loss: scalar to minimise, the mean over the batch; None in prediction.
-      metrics: a function and the tensors (batch first) that it makes evaluation metrics of.
-      shown: name -> scalar, shown beside the loss while training.
-    """
-
-    predictions: Mapping[str, tf.Tensor]
-    loss: Optional[tf.Tensor] = None
-    metrics: Optional[tuple[Callable[..., dict], list]] = None
-    shown: Mapping[str, tf.Tensor] = dataclasses.field(default_factory=dict)
 
 
 def encoder(
@@ -46,21 +30,12 @@ def encoder(
         input_ids=features["input_ids"],
         input_mask=features["input_mask"],
         token_type_ids=features["segment_ids"],
+        scope="bert",  # not a new one where it is built again
         use_one_hot_embeddings=engine.one_hot_embeddings,
         remove_padding=engine.remove_padding,
+        precision=engine.precision,
+        recompute=engine.recompute and mode == tf.estimator.ModeKeys.TRAIN,
     )
-
-
-Network = Callable[[Mapping[str, tf.Tensor], str], Outputs]
-
-
-@dataclasses.dataclass(frozen=True)
-class Training:
-    """How the weights are optimised."""
-
-    learning_rate: float
-    num_train_steps: int
-    num_warmup_steps: int
 
 
 def make(
@@ -81,8 +56,16 @@ def make(
     """
 
     def model_fn(features, labels, mode, params):
-        if mode == tf.estimator.ModeKeys.TRAIN and not use_tpu:
-            _seed_dropout()
+        training_here = mode == tf.estimator.ModeKeys.TRAIN
+        if training_here and not use_tpu:
+            step = training_step.make(network, features, training)
+            _initial_weights(mode, model_dir, init_checkpoint, use_tpu)
+            return tf.estimator.tpu.TPUEstimatorSpec(
+                mode,
+                loss=step.values["loss"],
+                train_op=step.operation,
+                training_hooks=[_progress(step, training.num_train_steps, model_dir)],
+            )
         outputs = network(features, mode)
         scaffold_fn = _initial_weights(mode, model_dir, init_checkpoint, use_tpu)
         spec = {"mode": mode, "loss": outputs.loss, "scaffold_fn": scaffold_fn}
@@ -97,46 +80,22 @@ def make(
                 training.num_train_steps,
                 training.num_warmup_steps,
                 use_tpu,
+                training.recipe,
             )
-            if not use_tpu:  # no tensor of a TPU's program can be looked at from outside
-                spec["training_hooks"] = [_progress(features, outputs, training, model_dir)]
         return tf.estimator.tpu.TPUEstimatorSpec(**spec)
 
     return model_fn
 
 
-def _seed_dropout() -> None:
-    """Lets dropout depend on the run's seed, the replica and the step, and on nothing else."""
-    replica = tf.distribute.get_replica_context()
-    number = replica.replica_id_in_sync_group if replica is not None else 0
-    seed = (tf.get_default_graph().seed or 0) + 100_003 * tf.cast(number, tf.int32)
-    step = tf.cast(tf.train.get_or_create_global_step(), tf.int32)
-    tf.add_to_collection(modeling.DROPOUT_SEED, tf.stack([seed, step]))
-
-
 def _progress(
-    features, outputs: Outputs, training: Training, model_dir: str
+    step: training_step.Step, last_step: int, model_dir: str
 ) -> tf.estimator.SessionRunHook:
     """Writes the values to TensorBoard and returns the hook that shows them."""
-    rate = optimization.learning_rate_schedule(
-        tf.train.get_or_create_global_step(),
-        training.learning_rate,
-        training.num_train_steps,
-        training.num_warmup_steps,
-    )
-    real, places = tf.reduce_sum(features["input_mask"]), tf.size(features["input_mask"])
-    values = {
-        "loss": outputs.loss,
-        **outputs.shown,
-        "learning_rate": rate,
-        "gradient_norm": tf.get_collection(optimization.GRADIENT_NORM)[-1],
-        "padding": 1.0 - tf.cast(real, tf.float32) / tf.cast(places, tf.float32),
-    }
-    for name, value in values.items():
+    for name, value in step.values.items():
         if name != "loss":  # the Estimator writes that one itself
             tf.summary.scalar(name, value)
     return hooks.TrainingProgress(
-        training.num_train_steps, STEPS_BETWEEN_LINES, values, real, model_dir
+        last_step, STEPS_BETWEEN_LINES, step.values, step.tokens, model_dir
     )
 
 

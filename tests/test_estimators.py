@@ -7,14 +7,13 @@ import modeling
 import run_classifier
 import run_pretraining
 from bert_toolkit import checkpoints, cli, estimators, model_fns, records
-from bert_toolkit.engine import Engine
+from bert_toolkit.engine import TPU_ENGINE
 from bert_toolkit.errors import UserError
 
 CONFIG = modeling.BertConfig.from_json_file(str(GOLDEN / "model/bert_config.json"))
 WEIGHTS = checkpoints.Weights(str(GOLDEN / "model/bert_model.ckpt"), "golden")
 SIZES = estimators.BatchSizes(16, 8, 8)
 TPU = cli.DeviceOptions(seed=1, use_tpu=True, num_tpu_cores=16, iterations_per_loop=5)
-TPU_ENGINE = Engine.for_device(True, False)
 TRAINING = model_fns.Training(1e-3, 4, 1)
 
 

@@ -12,7 +12,7 @@ import optimization
 import run_classifier
 import run_pretraining
 from bert_toolkit import checkpoints, model_fns, records
-from bert_toolkit.engine import Engine
+from bert_toolkit.engine import TPU_ENGINE, Engine
 
 LOSSES = json.loads((GOLDEN / "training_losses.json").read_text())
 
@@ -43,9 +43,7 @@ def test_golden_trajectories(name):
         assert session.run(tf.train.get_global_step()) == len(golden["kernel"]) - 1
 
 
-@pytest.mark.parametrize(
-    "engine", [Engine(), Engine(remove_padding=False), Engine.for_device(True, False)], ids=str
-)
+@pytest.mark.parametrize("engine", [Engine(), Engine(remove_padding=False), TPU_ENGINE], ids=str)
 @pytest.mark.parametrize("kind", ["pretrain", "classify"])
 def test_golden_losses_through_the_model_functions_of_the_stages(kind, engine, tmp_path):
     batch = dict(np.load(GOLDEN / "model_outputs.npz"))

@@ -1,0 +1,245 @@
+"""Steps in parts, recomputed, in half precision, with other optimizers: against the plain step."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import tensorflow.compat.v1 as tf
+from conftest import GOLDEN
+
+import modeling
+import optimization
+import run_classifier
+import run_pretraining
+from bert_toolkit import checkpoints, records, training_step
+from bert_toolkit.engine import DEFAULT_ENGINE
+from bert_toolkit.errors import UserError
+
+CONFIG = modeling.BertConfig.from_json_file(str(GOLDEN / "model/bert_config.json"))
+PLAIN = training_step.Training(1e-3, 20, 4)
+STEPS = 6
+
+
+def train(kind, training=PLAIN, dropout=0.0, **engine):
+    """Trains the golden model on the golden batch; returns the values shown and the weights."""
+    batch = dict(np.load(GOLDEN / "model_outputs.npz"))
+    config = modeling.BertConfig.from_dict(CONFIG.to_dict())
+    config.hidden_dropout_prob = config.attention_probs_dropout_prob = dropout
+    engine = dataclasses.replace(DEFAULT_ENGINE, **engine)
+    one_order = tf.ConfigProto(inter_op_parallelism_threads=1)
+    with tf.Graph().as_default(), tf.Session(config=one_order) as session:
+        tf.set_random_seed(7)
+        names = [field.name for field in records.pretraining_schema(128, 20).fields]
+        features = {name: tf.constant(batch[name]) for name in names}
+        network = run_pretraining.network(config, True, engine)
+        if kind == "classify":
+            features["label_ids"] = features["next_sentence_labels"][:, 0]
+            features["is_real_example"] = tf.ones([8], tf.int32)
+            network = run_classifier.network(config, 2, engine)
+        step = training_step.make(network, features, training)
+        weights = checkpoints.Weights(str(GOLDEN / "model/bert_model.ckpt"), "golden")
+        variables = tf.trainable_variables()
+        checkpoints.restore_at_start(weights, checkpoints.fit(weights, variables))
+        session.run([tf.global_variables_initializer(), tf.local_variables_initializer()])
+        values = [session.run([step.values, step.operation])[0] for _ in range(STEPS)]
+        slots = {variable.op.name for variable in tf.global_variables()}
+        weights = {variable.op.name: session.run(variable) for variable in variables}
+    return values, weights, slots
+
+
+def assert_close(one, other, bound):
+    for mine, theirs in zip(one[0], other[0]):
+        assert mine.keys() == theirs.keys()
+        for name, value in mine.items():
+            assert value == pytest.approx(theirs[name], rel=bound, abs=bound), name
+    for name, value in one[1].items():
+        # Adam makes a whole step of a gradient that is all rounding, as a key's bias has.
+        if not name.endswith("key/bias"):
+            np.testing.assert_allclose(value, other[1][name], rtol=0, atol=bound, err_msg=name)
+
+
+@pytest.mark.parametrize("kind", ["pretrain", "classify"])
+@pytest.mark.parametrize("parts", [2, 8])
+def test_a_batch_in_parts_is_a_step_like_the_whole(kind, parts, monkeypatch):
+    monkeypatch.setattr(optimization, "MAX_GRADIENT_NORM", 0.01)
+    in_parts = dataclasses.replace(PLAIN, parts=parts)
+    whole = train(kind)
+    assert all(values["gradient_norm"] > 0.01 for values in whole[0])  # all are clipped
+    assert_close(train(kind, in_parts), whole, 1e-5)
+
+
+@pytest.mark.parametrize("kind", ["pretrain", "classify"])
+def test_a_first_step_in_parts_has_the_loss_and_norm_of_the_batch(kind):
+    [whole, in_parts] = (train(kind, dataclasses.replace(PLAIN, parts=n))[0][0] for n in (1, 4))
+    for name, value in whole.items():
+        assert in_parts[name] == pytest.approx(value, rel=3e-6 if "norm" in name else 1e-6), name
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+def test_recomputed_layers_are_the_same_layers(dropout):
+    plain = train("pretrain", dropout=dropout)
+    assert_close(train("pretrain", dropout=dropout, recompute=True), plain, 1e-5)
+
+
+def test_dropout_differs_between_parts_and_steps():
+    one = train("classify", dropout=0.5)
+    two = train("classify", dataclasses.replace(PLAIN, parts=2), dropout=0.5)
+    assert one[0][0]["loss"] != pytest.approx(two[0][0]["loss"], rel=1e-4)
+    again = train("classify", dropout=0.5)
+    assert [values["loss"] for values in one[0]] == [values["loss"] for values in again[0]]
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+@pytest.mark.parametrize("kind", ["pretrain", "classify"])
+def test_half_precision_learns_alike_and_keeps_the_variables(kind, precision):
+    recipe = optimization.Recipe(loss_scaling=precision == "float16")
+    plain = train(kind)
+    half = train(kind, dataclasses.replace(PLAIN, recipe=recipe), precision=precision)
+    losses, expected = ([values["loss"] for values in run[0]] for run in (half, plain))
+    np.testing.assert_allclose(losses, expected, rtol=0.02)
+    assert not np.array_equal(losses, expected)
+    assert half[2] == plain[2]
+    assert {value.dtype for value in half[1].values()} == {np.dtype("float32")}
+
+
+def least_squares(optimizer, steps, scale=1.0, size=(4, 3)):
+    """Trains w towards 0 with gradient 2 w scale; returns w, and its other variables by name."""
+    start = np.random.RandomState(1).normal(size=size).astype(np.float32)
+    with tf.Graph().as_default(), tf.Session() as session:
+        weights = tf.get_variable("bert/encoder/layer_0/kernel", initializer=start)
+        made = optimizer()
+        gradients = made.gradients(scale * tf.reduce_sum(weights**2), [weights])
+        step = made.apply(gradients, tf.train.get_or_create_global_step())
+        session.run([tf.global_variables_initializer(), tf.local_variables_initializer()])
+        for _ in range(steps):
+            session.run(step)
+        others = {v.op.name: session.run(v) for v in tf.global_variables() + tf.local_variables()}
+        return start, session.run(weights), others
+
+
+def test_lamb_in_numpy():
+    """You et al., 2020, algorithm 2."""
+    recipe = optimization.Recipe("lamb")
+    start, ours, _ = least_squares(lambda: optimization.make_optimizer(0.1, recipe), 5, scale=0.1)
+    w, m, v = start.astype(np.float64), 0.0, 0.0
+    for step in range(1, 6):
+        gradient = 0.2 * w
+        gradient = gradient * min(1.0, 1.0 / np.linalg.norm(gradient))
+        m, v = 0.9 * m + 0.1 * gradient, 0.999 * v + 0.001 * gradient**2
+        corrected = (m / (1 - 0.9**step)) / (np.sqrt(v / (1 - 0.999**step)) + 1e-6)
+        update = corrected + 0.01 * w
+        w = w - 0.1 * np.linalg.norm(w) / np.linalg.norm(update) * update
+    np.testing.assert_allclose(ours, w, rtol=1e-5)
+
+
+def test_bias_correction_in_numpy():
+    """Loshchilov and Hutter, 2019, algorithm 2, with the decay times the learning rate."""
+    recipe = optimization.Recipe(bias_correction=True)
+    start, ours, _ = least_squares(lambda: optimization.make_optimizer(0.1, recipe), 5, scale=0.1)
+    w, m, v = start.astype(np.float64), 0.0, 0.0
+    for step in range(1, 6):
+        gradient = 0.2 * w
+        gradient = gradient * min(1.0, 1.0 / np.linalg.norm(gradient))
+        m, v = 0.9 * m + 0.1 * gradient, 0.999 * v + 0.001 * gradient**2
+        update = (m / (1 - 0.9**step)) / (np.sqrt(v / (1 - 0.999**step)) + 1e-6)
+        w = w - 0.1 * (update + 0.01 * w)
+    np.testing.assert_allclose(ours, w, rtol=1e-5)
+
+
+def test_a_step_that_overflows_is_left_out_and_the_scale_halved():
+    def optimizer():
+        return optimization.AdamWeightDecayOptimizer(0.1, loss_scale=optimization.LossScale())
+
+    start, after, variables = least_squares(optimizer, 3, scale=1e35)
+    assert np.array_equal(start, after)
+    assert variables["loss_scale"] == 2.0**12
+    assert variables["global_step"] == 3
+    start, after, variables = least_squares(optimizer, 3)
+    _, plain, _ = least_squares(lambda: optimization.AdamWeightDecayOptimizer(0.1), 3)
+    np.testing.assert_allclose(after, plain, rtol=1e-6)
+    assert variables["loss_scale"] == 2.0**15
+
+
+def test_the_loss_scale_grows():
+    def optimizer():
+        scale = optimization.LossScale(4.0, steps_to_double=3)
+        return optimization.AdamWeightDecayOptimizer(0.1, loss_scale=scale)
+
+    assert least_squares(optimizer, 7)[2]["loss_scale"] == 16.0
+
+
+@pytest.mark.parametrize(
+    ("frozen", "moving"),
+    [
+        (["embeddings", "0"], {"layer_1", "pooler", "output"}),
+        (["embeddings", "encoder", "pooler"], {"output"}),
+        (["0-1"], {"embeddings", "pooler", "output"}),
+    ],
+)
+def test_frozen_parts_stay(frozen, moving):
+    recipe = optimization.Recipe(frozen=frozen)
+    _, weights, variables = train("classify", dataclasses.replace(PLAIN, recipe=recipe))
+    golden = tf.train.load_checkpoint(str(GOLDEN / "model/bert_model.ckpt"))
+    moved = set()
+    for name, value in weights.items():
+        has_slots = f"{name}/adam_m" in variables
+        if not golden.has_tensor(name):
+            moved.add("output")
+        elif not np.array_equal(value, golden.get_tensor(name)):
+            moved.add(next(part for part in name.split("/")[1:] if part != "encoder"))
+            assert has_slots
+        else:
+            assert not has_slots
+    assert moved == moving
+
+
+@pytest.mark.parametrize(
+    ("frozen", "message"),
+    [
+        ("7", "--freeze=7: the model has no such layer"),
+        ("3-1", "ends before it begins"),
+        ("head", "expected embeddings, encoder, pooler, or layers"),
+    ],
+)
+def test_parts_that_cannot_be_frozen(frozen, message):
+    recipe = optimization.Recipe(frozen=[frozen])
+    with pytest.raises(UserError, match=message):
+        train("classify", dataclasses.replace(PLAIN, recipe=recipe))
+
+
+def test_rates_of_layers():
+    names = [
+        "bert/embeddings/word_embeddings",
+        "bert/encoder/layer_0/output/dense/kernel",
+        "bert/encoder/layer_1/output/dense/kernel",
+        "bert/pooler/dense/kernel",
+        "output_weights",
+    ]
+    with tf.Graph().as_default(), tf.Session() as session:
+        variables = [tf.get_variable(name, initializer=[1.0]) for name in names]
+        recipe = optimization.Recipe(layer_decay=0.5, schedule="constant")
+        step = optimization.create_optimizer(
+            tf.add_n([tf.reduce_sum(v) for v in variables]), 0.01, 10, 0, recipe=recipe
+        )
+        session.run(tf.global_variables_initializer())
+        session.run(step)
+        steps = [1.0 - session.run(variable)[0] for variable in variables]
+    shares = [step / steps[-1] for step in steps]
+    np.testing.assert_allclose(shares, [0.125, 0.25, 0.5, 1.0, 1.0], rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "rates"),
+    [
+        ("published", [0.5, 0.8, 0.7, 0.4, 0.0, 0.0]),
+        ("linear", [0.5, 1.0, 0.875, 0.5, 0.0, 0.0]),
+        ("cosine", [0.5, 1.0, 0.5 + 0.5 * np.cos(np.pi / 8), 0.5, 0.0, 0.0]),
+        ("constant", [0.5, 1.0, 1.0, 1.0, 1.0, 1.0]),
+    ],
+)
+def test_schedules_by_name(schedule, rates):
+    with tf.Graph().as_default(), tf.Session() as session:
+        step = tf.placeholder(tf.int64, [])
+        rate = optimization.learning_rate_schedule(step, 1.0, 10, 2, schedule)
+        found = [session.run(rate, {step: number}) for number in (0, 1, 2, 5, 9, 30)]
+    np.testing.assert_allclose(found, rates, atol=1e-6)
