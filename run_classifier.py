@@ -20,7 +20,7 @@ from typing import Any
 
 from absl import flags, logging
 
-from bert_toolkit import cli, features, files, records, tasks
+from bert_toolkit import cli, cluster, features, files, records, tasks
 from bert_toolkit.engine import DEFAULT_ENGINE, Engine
 from bert_toolkit.errors import UserError
 from bert_toolkit.progress import Progress
@@ -132,7 +132,10 @@ def run(options: Options) -> dict[str, Any]:
     tokenizer = model.tokenizer()
     model_dirs.check_labels(options.output_dir, task.labels)
     files.make_directory(options.output_dir, "output_dir")
-    checkpoints.leave_damaged(options.output_dir)
+    if options.do_train:
+        checkpoints.begin(options.output_dir, options.resume, options.overwrite)
+    else:
+        checkpoints.leave_damaged(options.output_dir)
 
     # All files are read first: a bad row in the last one should not be found after hours of
     # training.
@@ -166,6 +169,8 @@ def run(options: Options) -> dict[str, Any]:
         )
         if train_data:
             train(runner, train_data, train_steps, model, task, options)
+        if not cluster.is_chief():
+            return {}  # the first of several hosts evaluates and predicts
         metrics = {
             suffix: evaluate(runner, data, suffix, options) for suffix, data in dev_data.items()
         }

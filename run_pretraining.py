@@ -20,7 +20,7 @@ from typing import Any, Optional
 
 from absl import flags, logging
 
-from bert_toolkit import cli, files, records, tokenizers
+from bert_toolkit import cli, cluster, files, records, tokenizers
 from bert_toolkit.dynamic_masks import DynamicMasks
 from bert_toolkit.engine import DEFAULT_ENGINE, Engine
 from bert_toolkit.errors import UserError
@@ -196,7 +196,10 @@ def run(options: Options) -> dict[str, Any]:
             raise UserError(f"{paths[0]} and {train_files[0]} were made with different flags")
         records.check_data(paths, data.schema(), model.config.vocab_size)
     files.make_directory(options.output_dir, "output_dir")
-    checkpoints.leave_damaged(options.output_dir)
+    if options.do_train:
+        checkpoints.begin(options.output_dir, options.resume, options.overwrite)
+    else:
+        checkpoints.leave_damaged(options.output_dir)
 
     with checkpoints.as_tensorflow(model.init_checkpoint) as init_checkpoint:
         model_fn = model_fns.make(
@@ -215,6 +218,8 @@ def run(options: Options) -> dict[str, Any]:
         )
         if options.do_train:
             train(runner, train_files, data, model, options)
+        if not cluster.is_chief():
+            return {}  # the first of several hosts evaluates
         return evaluate(runner, eval_files, data, options) if options.do_eval else {}
 
 

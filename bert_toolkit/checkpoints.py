@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import glob
 import os
 import re
 import tempfile
@@ -88,6 +89,43 @@ def shapes(checkpoint: str) -> dict[str, list[int]]:
 
 def _first_line(error: Exception) -> str:
     return (str(error) or type(error).__name__).splitlines()[0]
+
+
+# What training writes to its directory, beside the model's files.
+_TRAINED = (
+    "checkpoint",
+    "model.ckpt-*",
+    "input.ckpt-*",
+    "graph.pbtxt",
+    "events.out.tfevents.*",
+    "training_log.jsonl",
+)
+
+
+def begin(directory: str, resume: bool, overwrite: bool) -> None:
+    """Makes a directory ready for training: to go on, or to start anew.
+
+    Raises:
+      UserError: it holds a checkpoint, and neither going on nor overwriting is wanted.
+    """
+    if overwrite:
+        paths = [
+            path
+            for pattern in _TRAINED
+            for path in tf.io.gfile.glob(os.path.join(glob.escape(directory), pattern))
+        ]
+        for path in paths:
+            tf.io.gfile.remove(path)
+        if paths:
+            logging.info("%s: %d files of an earlier run removed", directory, len(paths))
+        return
+    leave_damaged(directory)
+    latest = tf.train.latest_checkpoint(directory)
+    if latest and not resume:
+        raise UserError(
+            f"--noresume, but {latest} is there; pass --resume to go on from it, --overwrite to"
+            " begin anew, or another --output_dir"
+        )
 
 
 def leave_damaged(directory: str) -> None:

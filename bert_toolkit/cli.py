@@ -214,11 +214,14 @@ class CheckpointOptions:
     save_checkpoints_steps: int = 1000
     keep_checkpoint_max: int = 5
     keep_checkpoint_every_n_hours: float = 10000.0
+    profile_steps: Optional[Sequence[str]] = None
 
     def run_config(self) -> dict[str, Any]:
         """Returns what an Estimator's configuration is told of it."""
         return {
-            field.name: getattr(self, field.name) for field in dataclasses.fields(CheckpointOptions)
+            "save_checkpoints_steps": self.save_checkpoints_steps,
+            "keep_checkpoint_max": self.keep_checkpoint_max,
+            "keep_checkpoint_every_n_hours": self.keep_checkpoint_every_n_hours,
         }
 
 
@@ -237,7 +240,6 @@ class TrainingOptions(DeviceOptions, CheckpointOptions):
     recompute: bool = False
     resume: bool = True
     overwrite: bool = False
-    profile_steps: Optional[Sequence[str]] = None
 
     def engine(self) -> Engine:
         """Returns how networks are computed."""
@@ -258,6 +260,11 @@ class TrainingOptions(DeviceOptions, CheckpointOptions):
         if steps and not (len(steps) == 2 and all(step.isdigit() for step in steps)):
             problems.append(
                 f"--profile_steps={','.join(steps)}: expected the first and the last step: 10,15"
+            )
+        if self.overwrite and os.environ.get("TF_CONFIG"):
+            problems.append(
+                "--overwrite: not on several hosts, where one might remove what another has"
+                " written; empty --output_dir first"
             )
         return problems
 

@@ -5,7 +5,6 @@ Batch sizes are global: what all devices together take in a step.
 
 import contextlib
 import dataclasses
-import json
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -15,7 +14,7 @@ import tensorflow.compat.v1 as tf
 from absl import logging
 from tensorflow import config as tf2_config
 
-from bert_toolkit import hooks, input_state, records
+from bert_toolkit import cluster, hooks, input_state, records
 from bert_toolkit.cli import EXIT_TERMINATED, CheckpointOptions, DeviceOptions
 from bert_toolkit.errors import UserError
 
@@ -50,15 +49,23 @@ class Runner:
           checkpoints: how often they are written, and how many are kept.
         """
         self.sizes = sizes
-        self.strategy = None if device.use_tpu else choose_strategy()
+        self.strategy = None if device.use_tpu else choose_strategy(device.require_gpu)
         self._use_tpu = device.use_tpu
+        self._profile_steps = checkpoints.profile_steps
         if device.deterministic:
             tf2_config.experimental.enable_op_determinism()
         if device.use_tpu:
             config = tpu_run_config(model_dir, device, checkpoints)
         else:
+            _warn_of_slow_precision(device.precision)
             config = run_config(model_dir, device, checkpoints, self.strategy)
         self.estimator = make_estimator(model_fn, config, sizes, device.use_tpu)
+        # Evaluation and prediction take one device, on the first of several hosts.
+        self._alone = self.estimator
+        if self.strategy is not None:
+            with cluster.left_out():
+                config = run_config(model_dir, device, checkpoints)
+                self._alone = make_estimator(model_fn, config, sizes, False)
 
     def train(self, input_fn: records.RecordInput, max_steps: int) -> None:
         """Trains up to `max_steps`, counted from the start of the run in `model_dir`."""
@@ -66,21 +73,31 @@ class Runner:
         keeps_place = self.strategy is None and not self._use_tpu
         input_fn = input_state.going_on(input_fn, model_dir, batch_size, keeps_place)
         with self._errors_as_sentences(input_fn):
-            bound = self._bind(input_fn, self.sizes.train)
-            if _cluster_size() > 1:
-                # With several hosts an Estimator trains only this way; the second part is for a
-                # host whose task is "evaluator".
-                tf.estimator.train_and_evaluate(
-                    self.estimator,
-                    tf.estimator.TrainSpec(bound, max_steps=max_steps),
-                    tf.estimator.EvalSpec(bound, steps=1),
-                )
+            replicas = self.strategy.num_replicas_in_sync if self.strategy else 1
+            bound = self._bind(input_fn, self.sizes.train, replicas)
+            more_hooks = (
+                [hooks.Profile(model_dir, *self._profile_steps)] if self._profile_steps else []
+            )
+            if cluster.size() > 1:
+                self._train_with_others(bound, max_steps, more_hooks)
             elif keeps_place:
                 state = input_state.InputState(model_dir, input_fn.fingerprint(batch_size))
                 restore = input_state.RestoreInput(state)
-                self._train_until_stopped(bound, max_steps, [restore], [state])
+                self._train_until_stopped(bound, max_steps, [restore, *more_hooks], [state])
             else:
-                self._train_until_stopped(bound, max_steps, [], [])
+                self._train_until_stopped(bound, max_steps, more_hooks, [])
+
+    def _train_with_others(self, input_fn, max_steps: int, more_hooks: list) -> None:
+        """Trains on several hosts: the only way that an Estimator does."""
+        with cluster.Watch() as watch:
+            tf.estimator.train_and_evaluate(
+                self.estimator,
+                tf.estimator.TrainSpec(
+                    input_fn, max_steps, hooks=[*more_hooks, hooks.AtEnd(watch.stop)]
+                ),
+                # For a host whose task is "evaluator"; there need be none.
+                tf.estimator.EvalSpec(input_fn, steps=1),
+            )
 
     def _train_until_stopped(self, input_fn, max_steps: int, more_hooks: list, listeners: list):
         """Trains; a signal ends it with a checkpoint, and the program as signals do."""
@@ -101,8 +118,8 @@ class Runner:
         """Returns the metrics over `steps` batches, or over all the input."""
         progress = hooks.EvaluationProgress(what, steps)
         with self._errors_as_sentences(input_fn):
-            results = self.estimator.evaluate(
-                self._bind(input_fn, self.sizes.evaluate), steps=steps, hooks=[progress]
+            results = self._alone.evaluate(
+                self._bind(input_fn, self.sizes.evaluate, 1), steps=steps, hooks=[progress]
             )
         if not progress.batches:
             raise UserError(f"{what}: no batch to evaluate")
@@ -111,15 +128,14 @@ class Runner:
     def predict(self, input_fn: Callable) -> Iterator[dict[str, Any]]:
         """Yields the predictions of a batch after the other, as arrays."""
         with self._errors_as_sentences(input_fn):
-            yield from self.estimator.predict(
-                self._bind(input_fn, self.sizes.predict), yield_single_examples=False
+            yield from self._alone.predict(
+                self._bind(input_fn, self.sizes.predict, 1), yield_single_examples=False
             )
 
-    def _bind(self, input_fn: Callable, batch_size: int) -> Callable:
+    def _bind(self, input_fn: Callable, batch_size: int, replicas: int) -> Callable:
         """Gives the input function a replica's batch size; TPUEstimator does so itself."""
         if self._use_tpu:
             return input_fn
-        replicas = self.strategy.num_replicas_in_sync if self.strategy else 1
         if batch_size % replicas:
             raise UserError(
                 f"a batch of {batch_size} cannot be shared by {replicas} devices; choose a multiple"
@@ -192,6 +208,10 @@ def run_config(
         # Independent operations then run in one order, and sums of their results are alike.
         session_config.inter_op_parallelism_threads = 1
     session_config.gpu_options.allow_growth = True  # leave to others what is not needed
+    if device.xla:
+        os.environ["TF_XLA_FLAGS"] = "--tf_xla_cpu_global_jit"  # read when it is first needed
+        optimizer_options = session_config.graph_options.optimizer_options
+        optimizer_options.global_jit_level = tf.OptimizerOptions.ON_2
     return tf.estimator.RunConfig(
         model_dir=model_dir,
         tf_random_seed=device.seed,
@@ -225,21 +245,44 @@ def tpu_run_config(
     )
 
 
-def choose_strategy():
+def choose_strategy(require_gpu: bool = False):
     """Returns the distribution strategy for the machines and GPUs there are; None for one device.
 
     TF_CONFIG names the hosts of a cluster, as TensorFlow defines it; otherwise all visible GPUs
     are used.
+
+    Raises:
+      UserError: there is no GPU, and one is required.
     """
     gpus = tf.config.list_physical_devices("GPU")
-    if _cluster_size() > 1:
-        logging.info("running on %d hosts (TF_CONFIG)", _cluster_size())
+    if require_gpu and not gpus:
+        raise UserError(
+            "--require_gpu: TensorFlow sees no GPU; are its driver and CUDA's libraries there (pip"
+            " install 'bert-toolkit[gpu]'), and CUDA_VISIBLE_DEVICES not empty?"
+        )
+    here = f"{len(gpus)} GPUs" if len(gpus) > 1 else "a GPU" if gpus else ""
+    here = here or f"the CPU ({os.cpu_count()} cores)"
+    if cluster.size() > 1:
+        logging.info("running on %d hosts (TF_CONFIG), this one on %s", cluster.size(), here)
         return tf.distribute.experimental.MultiWorkerMirroredStrategy()
-    if len(gpus) > 1:
-        logging.info("running on %d GPUs", len(gpus))
-        return mirrored([f"/gpu:{index}" for index in range(len(gpus))])
-    logging.info("running on %s", "a GPU" if gpus else f"the CPU ({os.cpu_count()} cores)")
-    return None
+    logging.info("running on %s", here)
+    return mirrored([f"/gpu:{index}" for index in range(len(gpus))]) if len(gpus) > 1 else None
+
+
+def _warn_of_slow_precision(precision: str) -> None:
+    """Warns where half precision is computed by detours."""
+    if precision == "float32" or tf.config.list_physical_devices("GPU"):
+        return
+    try:
+        with open("/proc/cpuinfo", encoding="ascii", errors="ignore") as reader:
+            features = reader.read()
+    except OSError:
+        return
+    if precision == "float16" or not ("avx512_bf16" in features or "amx_bf16" in features):
+        logging.warning(
+            "--precision=%s: this processor cannot compute in it and will be slow; use float32",
+            precision,
+        )
 
 
 def mirrored(devices: list[str]):
@@ -249,16 +292,6 @@ def mirrored(devices: list[str]):
     return tf.distribute.MirroredStrategy(
         devices, cross_device_ops=tf.distribute.ReductionToOneDevice() if on_cpu else None
     )
-
-
-def _cluster_size() -> int:
-    try:
-        cluster = json.loads(os.environ.get("TF_CONFIG") or "{}").get("cluster", {})
-        return sum(len(cluster.get(role, [])) for role in ("chief", "worker"))
-    except (ValueError, AttributeError) as error:
-        raise UserError(
-            f"TF_CONFIG: not the JSON object that TensorFlow expects ({error})"
-        ) from None
 
 
 def _sentence(message: str, model_dir: Optional[str]) -> Optional[str]:
@@ -271,6 +304,11 @@ def _sentence(message: str, model_dir: Optional[str]) -> Optional[str]:
         return (
             "a record does not fit the flags; were all input files made with the same"
             " --max_seq_length?"
+        )
+    if "not found in checkpoint" in message:
+        return (
+            f"{model_dir}: its checkpoint was trained with other flags (--freeze, or those of the"
+            " model); pass the same, or another --output_dir with this one as --init_checkpoint"
         )
     if "is not in [0, " in message:
         return (

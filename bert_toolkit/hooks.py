@@ -7,11 +7,12 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Optional
 
 import tensorflow.compat.v1 as tf
 from absl import logging
+from tensorflow import profiler
 from tqdm import tqdm
 
 from bert_toolkit.progress import Progress, duration
@@ -24,7 +25,12 @@ class TrainingProgress(tf.estimator.SessionRunHook):
     """Shows a line of values, rates and the time left every so many steps; on a terminal, a bar."""
 
     def __init__(
-        self, last_step: int, every: int, values: Mapping[str, Any], tokens: Any, model_dir: str
+        self,
+        last_step: int,
+        every: int,
+        values: Mapping[str, Any],
+        tokens: Any,
+        model_dir: Optional[str],
     ):
         """Makes the hook.
 
@@ -33,7 +39,8 @@ class TrainingProgress(tf.estimator.SessionRunHook):
           every: steps between lines; the first and the last step get one too.
           values: name -> scalar tensor to show.
           tokens: scalar, real tokens in a batch.
-          model_dir: where the rates are written for TensorBoard, and the log for machines.
+          model_dir: where the rates are written for TensorBoard, and the log for machines; None
+            for nowhere.
         """
         self._last_step, self._every, self._model_dir = last_step, every, model_dir
         self._values, self._tokens_per_batch = dict(values), tokens
@@ -41,7 +48,8 @@ class TrainingProgress(tf.estimator.SessionRunHook):
 
     def begin(self):
         self._global_step = tf.train.get_or_create_global_step()
-        self._writer = tf.summary.FileWriterCache.get(self._model_dir)
+        if self._model_dir:
+            self._writer = tf.summary.FileWriterCache.get(self._model_dir)
 
     def after_create_session(self, session, coord):
         self._step = session.run(self._global_step)
@@ -82,12 +90,19 @@ class TrainingProgress(tf.estimator.SessionRunHook):
             for name, value in values.items()
         ]
         shown += [f"{rates['steps/s']:.2f} steps/s", f"{rates['tokens/s']:,.0f} tokens/s"]
+        shown += [f"{_peak_memory():,} MB"]
         left = (self._last_step - self._step) / rates["steps/s"]
         line = f"step {self._step}/{self._last_step}: {', '.join(shown)}, {duration(left)} left"
         if self._bar is not None:
             self._bar.write(line, file=sys.stderr)
         else:
             logging.info("%s", line)
+        if self._model_dir:
+            self._write(values, rates)
+        self._line_step, self._line_time, self._tokens = self._step, now, 0
+
+    def _write(self, values: Mapping[str, float], rates: Mapping[str, float]) -> None:
+        """Writes a line's numbers to TensorBoard and to the log for machines."""
         summary = tf.Summary(
             value=[tf.Summary.Value(tag=name, simple_value=rate) for name, rate in rates.items()]
         )
@@ -95,18 +110,31 @@ class TrainingProgress(tf.estimator.SessionRunHook):
         self._log(
             {"step": int(self._step), **{name: float(v) for name, v in values.items()}, **rates}
         )
-        self._line_step, self._line_time, self._tokens = self._step, now, 0
 
     def _log(self, line: Mapping[str, Any]) -> None:
         """Appends a line to the log for machines."""
         with tf.io.gfile.GFile(os.path.join(self._model_dir, TRAINING_LOG), "a") as writer:
-            memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-            line = {**line, "peak_memory_mb": memory // 1024, "time": round(time.time(), 3)}
+            line = {**line, "peak_memory_mb": _peak_memory(), "time": round(time.time(), 3)}
             writer.write(f"{json.dumps(line)}\n")
 
     def end(self, session):
         if self._bar is not None:
             self._bar.close()
+
+
+def _peak_memory() -> int:
+    """Returns the most memory this process has had, in MB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+
+
+class AtEnd(tf.estimator.SessionRunHook):
+    """Calls a function when the last step is done."""
+
+    def __init__(self, function: Callable[[], None]):
+        self._function = function
+
+    def end(self, session):
+        self._function()
 
 
 class StopOnSignal(tf.estimator.SessionRunHook):
@@ -140,6 +168,37 @@ class StopOnSignal(tf.estimator.SessionRunHook):
     def after_run(self, run_context, run_values):
         if self.received is not None:
             run_context.request_stop()
+
+
+class Profile(tf.estimator.SessionRunHook):
+    """Writes a profile of some steps for TensorBoard's profile page."""
+
+    def __init__(self, directory: str, first: str, last: str):
+        """Makes the hook; steps are counted as in the log, from 1."""
+        self._directory, self._first, self._last = directory, int(first), int(last)
+        self._is_running = False
+
+    def begin(self):
+        self._global_step = tf.train.get_or_create_global_step()
+
+    def after_create_session(self, session, coord):
+        self._step = session.run(self._global_step)
+
+    def before_run(self, run_context):
+        self._step += 1
+        if self._first <= self._step <= self._last and not self._is_running:
+            profiler.experimental.start(self._directory)
+            self._is_running = True
+
+    def after_run(self, run_context, run_values):
+        if self._step >= self._last:
+            self.end(None)
+
+    def end(self, session):
+        if self._is_running:
+            profiler.experimental.stop()
+            self._is_running = False
+            logging.info("profile written: tensorboard --logdir=%s", self._directory)
 
 
 class EvaluationProgress(tf.estimator.SessionRunHook):

@@ -32,8 +32,9 @@ def is_saved(model_dir: str, step: int, fingerprint: str) -> bool:
 def going_on(record_input: RecordInput, model_dir: str, batch_size: int, is_kept: bool):
     """Returns the input for a run that goes on in `model_dir`.
 
-    Where the place in it is not known, another order: the run would otherwise begin with the
-    records it has seen before.
+    Where the place in it is kept, the input as it is: RestoreInput goes to the place. On several
+    devices, the input from that place on, which is found by reading up to it. Where the data is
+    another than before, another order: the run would else begin with records it may have seen.
 
     Args:
       record_input: as for a new run.
@@ -43,9 +44,11 @@ def going_on(record_input: RecordInput, model_dir: str, batch_size: int, is_kept
     """
     latest = tf.train.latest_checkpoint(model_dir)
     step = int(tf.train.load_variable(latest, "global_step")) if latest else 0
-    known = is_kept and is_saved(model_dir, step, record_input.fingerprint(batch_size))
-    if step == 0 or known:
+    if step == 0 or is_kept and is_saved(model_dir, step, record_input.fingerprint(batch_size)):
         return record_input
+    if not is_kept:
+        logging.info("finding the place in the data, after %s records", f"{step * batch_size:,}")
+        return record_input.skipping(step * batch_size)
     logging.info("the place in the data is not known: going on in a new order")
     return record_input.reseeded(step)
 

@@ -8,7 +8,7 @@ from absl import logging
 
 import modeling
 import optimization
-from bert_toolkit import checkpoints, hooks, training_step
+from bert_toolkit import checkpoints, cluster, hooks, training_step
 from bert_toolkit.engine import Engine
 from bert_toolkit.errors import UserError
 from bert_toolkit.outputs import Network
@@ -94,8 +94,9 @@ def _progress(
     for name, value in step.values.items():
         if name != "loss":  # the Estimator writes that one itself
             tf.summary.scalar(name, value)
+    writes_to = model_dir if cluster.is_chief() else None
     return hooks.TrainingProgress(
-        last_step, STEPS_BETWEEN_LINES, step.values, step.tokens, model_dir
+        last_step, STEPS_BETWEEN_LINES, step.values, step.tokens, writes_to
     )
 
 

@@ -380,6 +380,7 @@ class Reading:
       repeat: without end, in a new seeded order every time (training); else once, in file order.
       shuffle_buffer: records among which the next is drawn.
       seed: of the order.
+      skip: records to leave out at the start, when repeating; a multiple of the batch size.
       static_shapes: every batch has the same shape, as TPUs need: no cut of padding; when reading
         once, the last batch is filled with records of zeros.
     """
@@ -387,6 +388,7 @@ class Reading:
     repeat: bool
     shuffle_buffer: int = 0
     seed: Optional[int] = None
+    skip: int = 0
     static_shapes: bool = False
 
 
@@ -410,6 +412,10 @@ class RecordInput:
         if transform is not None:
             transform = dataclasses.replace(transform, seed=transform.seed + offset)
         return dataclasses.replace(self, reading=reading, transform=transform)
+
+    def skipping(self, records: int) -> "RecordInput":
+        """Returns the same input without its first records."""
+        return dataclasses.replace(self, reading=dataclasses.replace(self.reading, skip=records))
 
     def fingerprint(self, batch_size: int) -> str:
         """Returns a name for what is read and how: a place in one input is none in another."""
@@ -436,7 +442,9 @@ class RecordInput:
         if not reading.static_shapes:
             parsed = parsed.map(lambda features: cut_padding(features, self.schema))
         if self.transform is not None:
-            parsed = parsed.enumerate().map(self.transform, num_parallel_calls=tf.data.AUTOTUNE)
+            replicas = input_context.num_replicas_in_sync if input_context is not None else 1
+            numbered = parsed.enumerate(reading.skip // (batch_size * replicas))
+            parsed = numbered.map(self.transform, num_parallel_calls=tf.data.AUTOTUNE)
         return parsed.prefetch(tf.data.AUTOTUNE)
 
 
@@ -458,11 +466,13 @@ def _repeated_records(paths: Sequence[str], reading: Reading, input_context):
         records = names.interleave(
             tf.data.TFRecordDataset, cycle_length=min(4, len(paths)), deterministic=True
         )
-    if input_context is not None and input_context.num_input_pipelines > 1:
-        records = records.shard(input_context.num_input_pipelines, input_context.input_pipeline_id)
     if reading.shuffle_buffer > 1:
         records = records.shuffle(reading.shuffle_buffer, seed=reading.seed)
-    return records.repeat()
+    records = records.repeat().skip(reading.skip)
+    if input_context is not None and input_context.num_input_pipelines > 1:
+        # Of what all hosts read and shuffle alike, so that they take the batches that one would.
+        records = records.shard(input_context.num_input_pipelines, input_context.input_pipeline_id)
+    return records
 
 
 def cut_padding(features: dict[str, Any], schema: Schema) -> dict[str, Any]:

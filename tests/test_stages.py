@@ -5,7 +5,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -185,42 +184,6 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(tmp_path, pretraining_dat
     step = int(re.search(r"going on from .*: step (\d+) of 100", result.stderr)[1])
     assert 40 <= step < 100
     assert (tmp_path / "out" / "model.ckpt-100.index").exists()
-
-
-@pytest.mark.slow
-def test_two_hosts_train_one_model(tmp_path, pretraining_data, model_dir):
-    ports = []
-    for _ in range(2):
-        with socket.socket() as listener:
-            listener.bind(("localhost", 0))
-            ports.append(listener.getsockname()[1])
-    flags = {
-        "input_file": pretraining_data,
-        "output_dir": tmp_path / "out",
-        "bert_dir": model_dir,
-        "num_train_steps": 6,
-        "num_warmup_steps": 2,
-    }
-    command = [
-        sys.executable,
-        ROOT / "run_pretraining.py",
-        "--do_train",
-        *(f"--{k}={v}" for k, v in flags.items()),
-    ]
-    processes = []
-    for index in range(2):
-        cluster = {"worker": [f"localhost:{port}" for port in ports]}
-        place = json.dumps({"cluster": cluster, "task": {"type": "worker", "index": index}})
-        environment = {**os.environ, "TF_CONFIG": place}
-        processes.append(
-            subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
-        )
-    for process in processes:
-        errors = process.communicate(timeout=200)[1]
-        assert process.returncode == 0, errors
-        assert "running on 2 hosts" in errors
-        assert "step 6/6" in errors
-    assert tf.train.load_variable(str(tmp_path / "out"), "global_step") == 6
 
 
 @pytest.mark.slow
