@@ -357,9 +357,34 @@ def _encode(
             with tf.variable_scope(scope, reuse=tf.AUTO_REUSE):
                 return _layer(config, rows, adder, tokens)
 
-        rows = tf.recompute_grad(layer)(rows) if recompute else layer(rows)
+        rows = _recomputed(layer, rows) if recompute else layer(rows)
         layers.append(rows)
     return layers
+
+
+def _recomputed(layer: Callable[[tf.Tensor], tf.Tensor], rows: tf.Tensor) -> tf.Tensor:
+    """Returns layer(rows); its gradient keeps `rows` only, and computes the rest again.
+
+    tf.recompute_grad would do so at once, not when the gradient is due: the optimizer of graphs
+    sees through what it waits by.
+    """
+
+    scope = tf.get_variable_scope()
+
+    @tf.custom_gradient
+    def compute(rows):
+        def gradient(upstream, variables):
+            with tf.control_dependencies([upstream]):
+                again = tf.identity(rows)
+            with tf.variable_scope(scope):
+                outputs = layer(again)
+            sources = [again, *(variable.handle for variable in variables)]
+            of_rows, *of_variables = tf.gradients(outputs, sources, upstream)
+            return of_rows, of_variables
+
+        return layer(rows), gradient
+
+    return compute(rows)
 
 
 def _layer(config: BertConfig, rows: tf.Tensor, adder: tf.Tensor, tokens: AllTokens) -> tf.Tensor:

@@ -9,8 +9,11 @@ environment for torch. All ways take the same batches of 32 in the same order, o
     finetune  reviews, at most 64 tokens, a step of training a classifier
     pretrain  text, 128 tokens, 20 predictions, a step of pretraining
     infer     reviews, at most 64 tokens, the encoder's last layer
+    base_train, base_infer   BERT-base with random weights, 8 sequences of 128 real tokens
 
-"published way" is our engine with every sequence padded to its full length. transformers pads to
+"published way" is our engine with every sequence padded to its full length; "in 4 parts" and
+"recomputed" are ours with --gradient_accumulation_steps=4 and with --recompute, to save memory.
+transformers pads to
 the longest of a batch, as its users do, and trains with torch.optim.AdamW and the gradient clipped.
 The ways take turns; medians.
 """
@@ -29,13 +32,15 @@ import numpy as np
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, ROOT)
 BATCH, THREADS, WARM_UP = 32, 2, 3
-WORKS = ("finetune", "pretrain", "infer")
+WORKS = ("finetune", "pretrain", "infer", "base_train", "base_infer")
 
 
 def make_batches(arguments, work, count):
     """Returns batches as dicts of arrays, padded to full length."""
     import random
 
+    if work.startswith("base"):
+        return [random_batch(seed) for seed in range(count)]
     from bert_toolkit import features, masking
     from tokenization import FullTokenizer
 
@@ -76,6 +81,18 @@ def make_batches(arguments, work, count):
     ]
 
 
+def random_batch(seed, size=8, length=128):
+    """Returns a batch for BERT-base without any padding."""
+    batch = {
+        "input_ids": np.random.RandomState(seed).randint(1000, 30000, (size, length)),
+        "input_mask": np.ones((size, length)),
+        "segment_ids": np.zeros((size, length)),
+        "label_ids": np.arange(size) % 2,
+        "is_real_example": np.ones(size),
+    }
+    return {name: value.astype(np.int32) for name, value in batch.items()}
+
+
 def _padded(values, length, dtype=np.int32):
     return np.array(list(values) + [0] * (length - len(values)), dtype)
 
@@ -96,7 +113,7 @@ def cut(batch):
     return {name: value[:, :longest] if name in along else value for name, value in batch.items()}
 
 
-def run_ours(arguments, work, batches, remove_padding):
+def run_ours(arguments, work, batches, parts=1, **choices):
     """Returns seconds of each step, run as the Estimator runs the stages' own model functions."""
     import tensorflow.compat.v1 as tf
 
@@ -107,18 +124,22 @@ def run_ours(arguments, work, batches, remove_padding):
     from bert_toolkit import checkpoints, model_fns
     from bert_toolkit.engine import Engine
 
+    engine = Engine(**choices)
     config = modeling.BertConfig.from_json_file(os.path.join(arguments.bert_dir, "config.json"))
-    engine = Engine(remove_padding=remove_padding)
+    weights_file = os.path.join(arguments.bert_dir, "model.safetensors")
+    if work.startswith("base"):
+        config, weights_file = modeling.BertConfig(30_522), None
     network = {
         "finetune": run_classifier.network(config, 2, engine),
+        "base_train": run_classifier.network(config, 2, engine),
         "pretrain": run_pretraining.network(config, True, engine),
         "infer": extract_features.network(config, [-1], engine),
+        "base_infer": extract_features.network(config, [-1], engine),
     }[work]
-    if remove_padding:
+    if engine.remove_padding:
         batches = [cut(batch) for batch in batches]
-    weights_file = os.path.join(arguments.bert_dir, "model.safetensors")
-    training = model_fns.Training(5e-5, 100_000, 100)
-    mode = "infer" if work == "infer" else "train"
+    training = model_fns.Training(5e-5, 100_000, 100, parts=parts)
+    infer = work.endswith("infer")
     session_config = tf.ConfigProto(
         intra_op_parallelism_threads=THREADS, inter_op_parallelism_threads=THREADS
     )
@@ -128,15 +149,18 @@ def run_ours(arguments, work, batches, remove_padding):
                 name: tf.placeholder(value.dtype, [None] * value.ndim)
                 for name, value in batches[0].items()
             }
-            if work == "infer":
-                places["unique_ids"] = tf.zeros([BATCH], tf.int32)
             tf.train.get_or_create_global_step()
-            spec = model_fns.make(network, directory, weights, training=training)(
-                places, None, mode, {}
-            )
+            if infer:
+                places["unique_ids"] = tf.zeros([BATCH], tf.int32)
+                fetched = network(places, "infer").predictions["layer_-1"]
+                if weights:
+                    fitting = checkpoints.fit(weights, tf.trainable_variables())
+                    checkpoints.restore_at_start(weights, fitting)
+            else:
+                model_fn = model_fns.make(network, directory, weights, training=training)
+                fetched = model_fn(places, None, "train", {}).train_op
             with tf.Session(config=session_config) as session:
                 session.run(tf.global_variables_initializer())
-                fetched = spec.predictions["layer_-1"] if work == "infer" else spec.train_op
                 seconds = []
                 for batch in batches:
                     feed = {places[name]: value for name, value in batch.items()}
@@ -155,11 +179,17 @@ def run_torch(arguments, work, batches, bfloat16=False):
     torch.manual_seed(0)
     classes = {
         "finetune": transformers.BertForSequenceClassification,
+        "base_train": transformers.BertForSequenceClassification,
         "pretrain": transformers.BertForPreTraining,
         "infer": transformers.BertModel,
+        "base_infer": transformers.BertModel,
     }
-    model = classes[work].from_pretrained(arguments.bert_dir)
-    model.train(work != "infer")
+    infer = work.endswith("infer")
+    if work.startswith("base"):
+        model = classes[work](transformers.BertConfig())
+    else:
+        model = classes[work].from_pretrained(arguments.bert_dir)
+    model.train(not infer)
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-5, weight_decay=0.01)
     seconds = []
     for batch in map(cut, batches):
@@ -168,7 +198,7 @@ def run_torch(arguments, work, batches, bfloat16=False):
             "attention_mask": torch.tensor(batch["input_mask"], dtype=torch.long),
             "token_type_ids": torch.tensor(batch["segment_ids"], dtype=torch.long),
         }
-        if work == "finetune":
+        if work in ("finetune", "base_train"):
             inputs["labels"] = torch.tensor(batch["label_ids"], dtype=torch.long)
         if work == "pretrain":
             labels = np.full(batch["input_ids"].shape, -100)
@@ -182,12 +212,12 @@ def run_torch(arguments, work, batches, bfloat16=False):
             )
         start = time.perf_counter()
         with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
-            if work == "infer":
+            if infer:
                 with torch.no_grad():
                     model(**inputs)
             else:
                 loss = model(**inputs).loss
-        if work != "infer":
+        if not infer:
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
@@ -197,8 +227,10 @@ def run_torch(arguments, work, batches, bfloat16=False):
 
 
 WAYS = {
-    "ours": lambda *work: run_ours(*work, remove_padding=True),
+    "ours": run_ours,
     "published way": lambda *work: run_ours(*work, remove_padding=False),
+    "in 4 parts": lambda *work: run_ours(*work, parts=4),
+    "recomputed": lambda *work: run_ours(*work, recompute=True),
     "torch float32": run_torch,
     "torch bfloat16": lambda *work: run_torch(*work, bfloat16=True),
 }

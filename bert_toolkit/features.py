@@ -22,21 +22,94 @@ class Encoded(NamedTuple):
     cut: int
 
 
+# What is kept of a text that is too long: its beginning, its end, or some of both.
+HEAD, TAIL, HEAD_TAIL = "head", "tail", "head_tail"
+# Of a cut text, the share that is its beginning where both ends are kept, as Sun et al. found best
+# (2019, https://arxiv.org/abs/1905.05583, section 5.3.1: 128 tokens of 510).
+HEAD_SHARE = 0.25
+
+
 def encode(
-    tokenizer: FullTokenizer, text_a: str, text_b: Optional[str], max_seq_length: int
+    tokenizer: FullTokenizer,
+    text_a: str,
+    text_b: Optional[str],
+    max_seq_length: int,
+    truncate: str = HEAD,
 ) -> Encoded:
-    """Tokenizes one text or two, cuts them to fit `max_seq_length` and puts the special tokens."""
+    """Tokenizes one text or two, cuts them to fit `max_seq_length` and puts the special tokens.
+
+    `truncate` says what is kept: HEAD, TAIL or HEAD_TAIL.
+    """
     first = tokenizer.encode(text_a)
     second = tokenizer.encode(text_b) if text_b else []
+    return _encoded(tokenizer, first, second, max_seq_length, truncate)
+
+
+def encode_windows(
+    tokenizer: FullTokenizer, text_a: str, text_b: Optional[str], max_seq_length: int, stride: int
+) -> list[Encoded]:
+    """Like `encode`, but with as many windows of a long text as cover it, `stride` tokens apart.
+
+    Of a pair it is the second text that windows move over; the first is cut to half the length.
+    """
+    first = tokenizer.encode(text_a)
+    second = tokenizer.encode(text_b) if text_b else []
+    if second:
+        del first[max_seq_length // 2 :]
+        room = max_seq_length - SPECIAL_TOKENS_OF_PAIR - len(first)
+        windows = [(first, window) for window in _windows(second, room, stride)]
+    else:
+        room = max_seq_length - SPECIAL_TOKENS_OF_SINGLE
+        windows = [(window, []) for window in _windows(first, room, stride)]
+    return [_encoded(tokenizer, *window, max_seq_length, HEAD) for window in windows]
+
+
+def _windows(tokens: list[int], room: int, stride: int) -> list[list[int]]:
+    """The last window ends where the text does."""
+    starts = range(0, max(1, len(tokens) - room + stride), min(stride, room))
+    return [tokens[start : start + room] for start in starts]
+
+
+def _encoded(
+    tokenizer: FullTokenizer,
+    first: list[int],
+    second: list[int],
+    max_seq_length: int,
+    truncate: str,
+) -> Encoded:
     before = len(first) + len(second)
     if second:
-        truncate_pair(first, second, max_seq_length - SPECIAL_TOKENS_OF_PAIR)
+        lengths = _shares(len(first), len(second), max_seq_length - SPECIAL_TOKENS_OF_PAIR)
+        first, second = _cut(first, lengths[0], truncate), _cut(second, lengths[1], truncate)
     else:
-        del first[max_seq_length - SPECIAL_TOKENS_OF_SINGLE :]
+        first = _cut(first, max_seq_length - SPECIAL_TOKENS_OF_SINGLE, truncate)
     cut = before - len(first) - len(second)
     vocab = tokenizer.vocab
     input_ids, length_a = join_segments(first, second, vocab[CLASSIFY], vocab[SEPARATE])
     return Encoded(input_ids, [0] * length_a + [1] * (len(input_ids) - length_a), cut)
+
+
+def _cut(tokens: list[int], length: int, truncate: str) -> list[int]:
+    if len(tokens) <= length:
+        return tokens
+    head = {HEAD: length, TAIL: 0, HEAD_TAIL: int(length * HEAD_SHARE)}[truncate]
+    return tokens[:head] + tokens[len(tokens) - (length - head) :]
+
+
+def _shares(first: int, second: int, room: int) -> tuple[int, int]:
+    """Returns what is left of two lengths when the longer is cut by one until both fit.
+
+    A token of a short text says more than one of a long text, so the shares are not kept equal.
+    """
+    over = max(0, first + second - room)
+    from_longer = min(over, abs(first - second))
+    rest = over - from_longer
+    if first > second:
+        first -= from_longer
+    else:
+        second -= from_longer
+    # Of two equal ones the second is cut first.
+    return first - rest // 2, second - (rest + 1) // 2
 
 
 def truncate_pair(first: list[int], second: list[int], max_tokens: int) -> None:

@@ -113,6 +113,7 @@ class TrainingProgress(tf.estimator.SessionRunHook):
 
     def _log(self, line: Mapping[str, Any]) -> None:
         """Appends a line to the log for machines."""
+        assert self._model_dir
         with tf.io.gfile.GFile(os.path.join(self._model_dir, TRAINING_LOG), "a") as writer:
             line = {**line, "peak_memory_mb": _peak_memory(), "time": round(time.time(), 3)}
             writer.write(f"{json.dumps(line)}\n")

@@ -2,55 +2,40 @@
 
 import dataclasses
 import difflib
-import os
-from collections.abc import Callable, Iterator, Mapping
-from typing import NamedTuple, Optional
+from collections.abc import Callable, Mapping
+from typing import Any, Optional, Union
 
-from absl import logging
-
-from bert_toolkit import files
 from bert_toolkit.errors import UserError
+from bert_toolkit.problems import REGRESSION, SINGLE
 
-
-class Example(NamedTuple):
-    """A text or a pair of texts to classify.
-
-    Attributes:
-      name: what a prediction is listed under: the row's own index, or its number from 0.
-      text_a: the text, or the first of two.
-      text_b: the second, or None.
-      label: one of the task's labels; None where it is to be predicted.
-    """
-
-    name: str
-    text_a: str
-    text_b: Optional[str]
-    label: Optional[str]
+Column = Union[int, str]
 
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """A tab-separated file of a data set; columns are counted from 0.
+    """A file of a data set; columns are names or positions, from 0, -1 for the last.
 
     Attributes:
       file: path below --data_dir.
       text_a: column of the text.
       text_b: column of the second text, if there are two.
-      label: column of the label, -1 for the last; None if there is none.
+      label: column of the label; None if there is none.
       header: whether the first line names the columns.
-      columns: how many there are, where no header tells.
+      columns: how many there are, where no header tells; 0 if the first row does.
       keep: decides by its fields whether a row belongs to the task.
       index: column with the name of a row, if there is one.
+      quoting: as in tables.Layout; GLUE's files have quotes as text.
     """
 
     file: str
-    text_a: int
-    text_b: Optional[int] = None
-    label: Optional[int] = None
+    text_a: Column
+    text_b: Optional[Column] = None
+    label: Optional[Column] = None
     header: bool = True
     columns: int = 0
-    keep: Optional[Callable[[list[str]], bool]] = None
-    index: Optional[int] = None
+    keep: Optional[Callable[[Any], bool]] = None
+    index: Optional[Column] = None
+    quoting: Optional[bool] = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,32 +43,84 @@ class Task:
     """A classification task.
 
     Attributes:
-      labels: in the order of their ids.
+      labels: in the order of their ids; None if the training data tells.
       train: the split to train on.
       dev: ending of the result files' names -> split to evaluate on; "" for the main one.
       test: likewise, the splits to predict.
+      kind: the kind of problem; None if the training data tells.
+      metric: what it is judged by, a name of scores.py without "eval_"; None for the kind's usual.
+      submissions: likewise, ending -> name of the file to send in, as GLUE wants it.
       synonyms: other spellings of labels in the files.
+      separator: between the labels of a row that has several.
     """
 
-    labels: tuple[str, ...]
-    train: Split
+    labels: Optional[tuple[str, ...]]
+    train: Optional[Split]
     dev: Mapping[str, Split]
     test: Mapping[str, Split]
+    kind: Optional[str] = SINGLE
+    metric: Optional[str] = None
+    submissions: Mapping[str, str] = dataclasses.field(default_factory=dict)
     synonyms: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    separator: Optional[str] = None
 
 
-def _is_chinese(fields: list[str]) -> bool:
-    return fields[0] == "zh"
+def _pairs(labels: tuple[str, ...], a: int, b: int, label: int, **more: Any) -> Task:
+    """A task of GLUE's usual layout, of two texts."""
+    return Task(
+        labels=labels,
+        train=Split("train.tsv", text_a=a, text_b=b, label=label),
+        dev={"": Split("dev.tsv", text_a=a, text_b=b, label=label)},
+        test={"": Split("test.tsv", text_a=more.pop("test_a", a), text_b=more.pop("test_b", b), index=0)},
+        **more,
+    )
+
+
+def _xnli(language: str) -> Task:
+    """Training data machine-translated to a language, and the rows of dev and test in it."""
+
+    def is_in_language(fields: list[str]) -> bool:
+        return fields[0] == language
+
+    rows = Split("xnli.dev.tsv", text_a=6, text_b=7, label=1, keep=is_in_language)
+    return Task(
+        labels=NLI_LABELS,
+        train=Split(f"multinli/multinli.train.{language}.tsv", text_a=0, text_b=1, label=2),
+        dev={"": rows},
+        test={"": dataclasses.replace(rows, file="xnli.test.tsv")},
+        synonyms={"contradictory": "contradiction"},
+    )
 
 
 NLI_LABELS = ("contradiction", "entailment", "neutral")
+QNLI_LABELS = ("entailment", "not_entailment")
+BINARY = ("0", "1")
+CUSTOM = "custom"
+XNLI_LANGUAGES = "ar bg de el en es fr hi ru sw th tr ur vi zh".split()
 
+# GLUE's in the layout of gluebenchmark.com: https://arxiv.org/abs/1804.07461
 TASKS = {
     "cola": Task(
-        labels=("0", "1"),
+        labels=BINARY,
         train=Split("train.tsv", text_a=3, label=1, header=False, columns=4),
         dev={"": Split("dev.tsv", text_a=3, label=1, header=False, columns=4)},
         test={"": Split("test.tsv", text_a=1, index=0)},
+        metric="matthews",
+        submissions={"": "CoLA.tsv"},
+    ),
+    "sst-2": Task(
+        labels=BINARY,
+        train=Split("train.tsv", text_a=0, label=1),
+        dev={"": Split("dev.tsv", text_a=0, label=1)},
+        test={"": Split("test.tsv", text_a=1, index=0)},
+        submissions={"": "SST-2.tsv"},
+    ),
+    "mrpc": _pairs(BINARY, 3, 4, 0, metric="f1", submissions={"": "MRPC.tsv"}),
+    "qqp": _pairs(
+        BINARY, 3, 4, 5, test_a=1, test_b=2, metric="f1", submissions={"": "QQP.tsv"}
+    ),
+    "sts-b": dataclasses.replace(
+        _pairs((), 7, 8, 9, metric="pearson", submissions={"": "STS-B.tsv"}), kind=REGRESSION
     ),
     "mnli": Task(
         labels=NLI_LABELS,
@@ -95,27 +132,15 @@ TASKS = {
         test={
             "": Split("test_matched.tsv", text_a=8, text_b=9, index=0),
             "_mismatched": Split("test_mismatched.tsv", text_a=8, text_b=9, index=0),
+            "_diagnostic": Split("diagnostic.tsv", text_a=1, text_b=2, index=0),
         },
+        submissions={"": "MNLI-m.tsv", "_mismatched": "MNLI-mm.tsv", "_diagnostic": "AX.tsv"},
     ),
-    "mrpc": Task(
-        labels=("0", "1"),
-        train=Split("train.tsv", text_a=3, text_b=4, label=0),
-        dev={"": Split("dev.tsv", text_a=3, text_b=4, label=0)},
-        test={"": Split("test.tsv", text_a=3, text_b=4, index=0)},
-    ),
-    "sst-2": Task(
-        labels=("0", "1"),
-        train=Split("train.tsv", text_a=0, label=1),
-        dev={"": Split("dev.tsv", text_a=0, label=1)},
-        test={"": Split("test.tsv", text_a=1, index=0)},
-    ),
-    "xnli": Task(
-        labels=NLI_LABELS,
-        train=Split("multinli/multinli.train.zh.tsv", text_a=0, text_b=1, label=2),
-        dev={"": Split("xnli.dev.tsv", text_a=6, text_b=7, label=1, keep=_is_chinese)},
-        test={"": Split("xnli.test.tsv", text_a=6, text_b=7, label=1, keep=_is_chinese)},
-        synonyms={"contradictory": "contradiction"},
-    ),
+    "qnli": _pairs(QNLI_LABELS, 1, 2, 3, submissions={"": "QNLI.tsv"}),
+    "rte": _pairs(QNLI_LABELS, 1, 2, 3, submissions={"": "RTE.tsv"}),
+    "wnli": _pairs(BINARY, 1, 2, 3, submissions={"": "WNLI.tsv"}),
+    "xnli": _xnli("zh"),
+    **{f"xnli-{language}": _xnli(language) for language in XNLI_LANGUAGES},
 }
 
 
@@ -123,75 +148,11 @@ def find(name: str) -> Task:
     """Returns the task of that name, in any casing; if there is none, a UserError lists them."""
     task = TASKS.get(name.lower())
     if task is None:
-        close = difflib.get_close_matches(name.lower(), TASKS, 1)
+        close = difflib.get_close_matches(name.lower(), [*TASKS, CUSTOM], 1)
         hint = f" Did you mean {close[0]}?" if close else ""
-        raise UserError(f"--task_name={name}: unknown task. Known: {', '.join(TASKS)}.{hint}")
-    return task
-
-
-def read_examples(data_dir: str, split: Split, task: Task) -> Iterator[Example]:
-    """Yields the rows of a split.
-
-    Raises:
-      UserError: the file is missing or empty, or a row has another number of columns than the first
-        line or a label that the task does not know; names file and line.
-    """
-    path = os.path.join(data_dir, split.file)
-    if not files.exists(path):
-        raise UserError(f"--data_dir={data_dir}: no {split.file} in it")
-    columns = [] if split.header else [""] * split.columns
-    blank = count = 0
-    for number, line in enumerate(files.read_lines(path), 1):
-        fields = line.split("\t")
-        if number == 1 and split.header:
-            columns = fields
-            _check_header(path, columns, split)
-        elif not line.strip():
-            blank += 1
-        else:
-            _check_row(f"{path} line {number}", fields, columns)
-            if split.keep is None or split.keep(fields):
-                yield _example(f"{path} line {number}", fields, split, task, count)
-                count += 1
-    if blank:
-        logging.warning("%s: %d blank lines left out", path, blank)
-    if not count:
-        raise UserError(f"{path}: no row to use in it")
-
-
-def _check_header(path: str, columns: list[str], split: Split) -> None:
-    needed = 1 + max(
-        column
-        for column in (split.text_a, split.text_b, split.label, split.index)
-        if column is not None
-    )
-    if len(columns) < needed:
+        known = [task for task in TASKS if not task.startswith("xnli-")]
         raise UserError(
-            f"{path} line 1: {len(columns)} columns ({', '.join(columns)}), expected a header of"
-            f" {needed} or more; is this the file of another task, or not separated by tabs?"
+            f"--task_name={name}: unknown task. Known: {', '.join(known)} (xnli-LANGUAGE),"
+            f" {CUSTOM}.{hint}"
         )
-
-
-def _check_row(where: str, fields: list[str], columns: list[str]) -> None:
-    if len(fields) != len(columns):
-        names = f" ({', '.join(columns)})" if columns[0] and len(columns) < 8 else ""
-        advice = (
-            "Remove the extra tab."
-            if len(fields) > len(columns)
-            else "Are its columns separated by tabs?"
-        )
-        raise UserError(f"{where}: {len(fields)} columns, expected {len(columns)}{names}. {advice}")
-
-
-def _example(where: str, fields: list[str], split: Split, task: Task, count: int) -> Example:
-    label = None
-    if split.label is not None:
-        label = task.synonyms.get(fields[split.label], fields[split.label])
-        if label not in task.labels:
-            raise UserError(f"{where}: label {label!r}, expected one of {', '.join(task.labels)}")
-    return Example(
-        name=fields[split.index] if split.index is not None else str(count),
-        text_a=fields[split.text_a],
-        text_b=fields[split.text_b] if split.text_b is not None else None,
-        label=label,
-    )
+    return task

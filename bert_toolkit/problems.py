@@ -1,0 +1,96 @@
+"""Kinds of problems: one label of several, any number of labels, a number."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, Union
+
+import numpy as np
+
+SINGLE, MULTI, REGRESSION = "single_label", "multi_label", "regression"
+KINDS = (SINGLE, MULTI, REGRESSION)
+
+Label = Union[str, tuple[str, ...], float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """What is to be predicted of a text.
+
+    Attributes:
+      kind: one of KINDS.
+      labels: in the order of their ids; none for a number.
+    """
+
+    kind: str
+    labels: tuple[str, ...] = ()
+
+    @property
+    def outputs(self) -> int:
+        """The number of the model's outputs."""
+        return len(self.labels) or 1
+
+    def values(self, label: Any) -> list:
+        """Returns what a record has of a label; None, where it is to be predicted, is zeros."""
+        if self.kind == SINGLE:
+            return [self.labels.index(label) if label is not None else 0]
+        if self.kind == MULTI:
+            return [int(name in (label or ())) for name in self.labels]
+        return [label or 0.0]
+
+    def probabilities(self, logits: np.ndarray) -> np.ndarray:
+        """[N, outputs] -> [N, labels]: probabilities of labels; [N, 1]: the number itself."""
+        if self.kind == SINGLE:
+            shifted = np.exp(logits - logits.max(-1, keepdims=True))
+            return shifted / shifted.sum(-1, keepdims=True)
+        if self.kind == MULTI:
+            return 1.0 / (1.0 + np.exp(-logits))
+        return logits
+
+    def losses(self, logits: np.ndarray, targets: np.ndarray) -> np.ndarray:
+        """Returns the loss of each example, [N].
+
+        Args:
+          logits: [N, outputs].
+          targets: what records have: [N] ids, [N, labels] zeros and ones, or [N] numbers.
+        """
+        if self.kind == SINGLE:
+            shifted = logits - logits.max(-1, keepdims=True)
+            normal = np.log(np.exp(shifted).sum(-1))
+            return normal - shifted[np.arange(len(logits)), targets]
+        if self.kind == MULTI:
+            # log(1 + exp(x)) - x * t, without overflow
+            entropy = np.maximum(logits, 0) - logits * targets + np.log1p(np.exp(-np.abs(logits)))
+            return entropy.mean(-1)
+        return (logits[:, 0] - targets) ** 2
+
+
+def infer(labels: Sequence[Any]) -> Problem:
+    """Returns the problem that the labels of training data speak of.
+
+    Lists of labels are several; numbers of which one is no whole number are numbers to predict;
+    all else is one label each.
+    """
+    if any(isinstance(label, (list, tuple)) for label in labels):
+        names = {name for label in labels for name in label}
+        return Problem(MULTI, in_order(names))
+    if any(_is_fraction(label) for label in labels) and all(_is_number(label) for label in labels):
+        return Problem(REGRESSION)
+    return Problem(SINGLE, in_order(set(labels)))
+
+
+def in_order(names: set[str]) -> tuple[str, ...]:
+    """Whole numbers by size, anything else by the alphabet."""
+    if all(name.lstrip("-").isdigit() for name in names):
+        return tuple(sorted(names, key=int))
+    return tuple(sorted(names))
+
+
+def _is_number(label: str) -> bool:
+    try:
+        return bool(np.isfinite(float(label)))
+    except ValueError:
+        return False
+
+
+def _is_fraction(label: str) -> bool:
+    return _is_number(label) and not label.lstrip("+-").isdigit()
