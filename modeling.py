@@ -368,7 +368,6 @@ def _recomputed(layer: Callable[[tf.Tensor], tf.Tensor], rows: tf.Tensor) -> tf.
     tf.recompute_grad would do so at once, not when the gradient is due: the optimizer of graphs
     sees through what it waits by.
     """
-
     scope = tf.get_variable_scope()
 
     @tf.custom_gradient

@@ -1,64 +1,60 @@
 r"""Fine-tunes BERT to classify texts or pairs of texts, evaluates it, and predicts.
 
-Reads   the data set of a task (tab-separated files in --data_dir) and a pretrained model.
-Writes  a model directory: checkpoints, config, vocabulary, labels; eval_results.txt and .json;
-        test_results.tsv (probabilities), test_predictions.tsv (row, label, named probabilities).
+Reads   your own .tsv, .csv or .jsonl files (--train_file, --eval_file, --predict_file), or the
+        published files of a task (--task_name, --data_dir); and a pretrained model (--bert_dir).
+Writes  to --output_dir a model: checkpoints, config, vocabulary, labels; eval_results.txt and
+        .json, eval_report.txt, eval_worst.tsv; test_results.tsv (probabilities),
+        test_predictions.tsv (id, label, named probabilities, margin).
 
-Training goes on where a run in the same --output_dir stopped. Without --do_train, the model of
+Training goes on where a run in the same --output_dir stopped. Without training, the model of
 --output_dir is used, or, if it has none, the one given.
 
-Example:
+Examples:
+  python run_classifier.py --train_file=sample_data/reviews/train.tsv --eval_split=0.1 \
+    --bert_dir=out/pretrained --output_dir=out/own --max_seq_length=64 --num_train_epochs=3
+
+  cut -f2 sample_data/reviews/test.tsv | python run_classifier.py --output_dir=out/own \
+    --predict_file=- --max_seq_length=64
+
   python run_classifier.py --task_name=sst-2 --data_dir=sample_data/reviews \
     --bert_dir=out/pretrained --output_dir=out/reviews --do_train --do_eval --do_predict \
     --max_seq_length=64 --num_train_epochs=8 --learning_rate=3e-4
 """
 
 import dataclasses
+import functools
 import os
-from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Optional
 
 from absl import flags, logging
 
-from bert_toolkit import cli, cluster, features, files, records, tasks
-from bert_toolkit.engine import DEFAULT_ENGINE, Engine
-from bert_toolkit.errors import UserError
-from bert_toolkit.progress import Progress
+from bert_toolkit import cli, cluster, features, files
+from bert_toolkit.data_flags import DataOptions, define_data_flags
 
 
 def define_flags() -> None:
-    """Defines the flags of this stage."""
-    with cli.group("Task"):
-        flags.DEFINE_string("task_name", None, f"One of {', '.join(tasks.TASKS)}.", required=True)
-        flags.DEFINE_string(
-            "data_dir", None, "Directory with the files of the task.", required=True
-        )
+    """Defines the flags of this stage, in their order of use."""
+    with cli.group("Data"):
+        define_data_flags()
+    with cli.group("What to do"):
         flags.DEFINE_string(
             "output_dir", None, "Directory for the model and the results.", required=True
         )
-        flags.DEFINE_boolean("do_train", False, "Train on the training files.")
-        flags.DEFINE_boolean("do_eval", False, "Evaluate on the dev files.")
-        flags.DEFINE_boolean("do_predict", False, "Predict the labels of the test files.")
+        flags.DEFINE_boolean(
+            "do_train",
+            False,
+            "Train. If no --do_... is given with files of your own, all that they are for is done.",
+        )
+        flags.DEFINE_boolean("do_eval", False, "Evaluate.")
+        flags.DEFINE_boolean("do_predict", False, "Predict.")
     with cli.group("Model"):
         cli.define_model_flags(
             "Weights to start from where --output_dir has no checkpoint yet: a prefix such as"
             " bert_model.ckpt, its .index file, a directory, or a Hugging Face model.safetensors."
         )
         cli.define_tokenizer_flags()
-        flags.DEFINE_integer(
-            "max_seq_length",
-            128,
-            "Longest sequence in tokens, [CLS] and [SEP] included; longer texts are cut.",
-            lower_bound=4,
-        )
+        _define_length_flags()
     with cli.group("Training"):
-        cli.define_training_flags()
-        flags.DEFINE_integer(
-            "eval_batch_size", 8, "Examples in a batch of evaluation.", lower_bound=1
-        )
-        flags.DEFINE_integer(
-            "predict_batch_size", 8, "Examples in a batch of prediction.", lower_bound=1
-        )
         flags.DEFINE_float(
             "num_train_epochs",
             3.0,
@@ -72,49 +68,170 @@ def define_flags() -> None:
             lower_bound=0.0,
             upper_bound=1.0,
         )
+        _define_aid_flags()
+        cli.define_training_flags()
         cli.define_checkpoint_flags()
+    with cli.group("Choosing the best model"):
+        _define_selection_flags()
+    with cli.group("Evaluation and prediction"):
+        _define_prediction_flags()
     with cli.group("Device"):
         cli.define_device_flags()
 
 
+def _define_length_flags() -> None:
+    flags.DEFINE_integer(
+        "max_seq_length",
+        128,
+        "Longest sequence in tokens, [CLS] and [SEP] included.",
+        lower_bound=4,
+    )
+    flags.DEFINE_enum(
+        "truncate",
+        features.HEAD,
+        [features.HEAD, features.TAIL, features.HEAD_TAIL],
+        "What to keep of longer texts: the beginning, the end, or a quarter and the end.",
+    )
+    flags.DEFINE_integer(
+        "window_stride",
+        None,
+        "Cut nothing: divide longer texts into windows that begin so many tokens apart, and take"
+        " the mean of their predictions.",
+        lower_bound=1,
+    )
+
+
+def _define_aid_flags() -> None:
+    flags.DEFINE_list(
+        "class_weights",
+        None,
+        "What examples count in the loss: balanced (rare labels more), or label:weight,...",
+    )
+    flags.DEFINE_boolean("oversample", False, "Repeat examples of rare labels.")
+    flags.DEFINE_float(
+        "label_smoothing",
+        0.0,
+        "Share of a label's probability that is spread over all labels.",
+        lower_bound=0.0,
+        upper_bound=0.9,
+    )
+
+
+def _define_selection_flags() -> None:
+    flags.DEFINE_string(
+        "evaluate_every",
+        None,
+        "Evaluate while training, every so many steps or every epoch, and keep the best model in"
+        " best/ below --output_dir.",
+    )
+    flags.DEFINE_string(
+        "best_metric",
+        None,
+        "What decides which is best: a metric of eval_results.txt without eval_; without it,"
+        " what the task is judged by (accuracy, f1_micro, spearman).",
+    )
+    flags.DEFINE_integer(
+        "early_stopping_patience",
+        0,
+        "Stop after so many evaluations without a better one; 0 for never.",
+        lower_bound=0,
+    )
+    flags.DEFINE_integer(
+        "num_runs",
+        1,
+        "Train so many times with seeds --seed, --seed + 1, ... in run_1/, run_2/, ...; the best"
+        " model is kept in best/, runs.tsv compares them.",
+        lower_bound=1,
+    )
+
+
+def _define_prediction_flags() -> None:
+    flags.DEFINE_string(
+        "checkpoint",
+        None,
+        "The model to evaluate and predict with: best, last, or a path; without it, the best if"
+        " there is one.",
+    )
+    flags.DEFINE_integer("eval_batch_size", 8, "Examples in a batch of evaluation.", lower_bound=1)
+    flags.DEFINE_integer(
+        "predict_batch_size", 8, "Examples in a batch of prediction.", lower_bound=1
+    )
+    flags.DEFINE_boolean(
+        "calibrate",
+        False,
+        "Choose on the dev data a temperature that makes probabilities true, and, where there may"
+        " be several labels, their thresholds; kept in calibration.json and used in predicting.",
+    )
+    flags.DEFINE_string(
+        "reject_below",
+        None,
+        "Answer 'other' below this probability, 0.8 say, or for that share of the dev data, 10%"
+        " say; kept in calibration.json.",
+    )
+
+
 @dataclasses.dataclass(frozen=True)
-class Options(cli.ModelOptions, cli.TrainingOptions):
+class Options(DataOptions, cli.ModelOptions, cli.TrainingOptions):
     """The flags of this stage, by their names."""
 
-    task_name: str = ""
-    data_dir: str = ""
-    output_dir: str = ""
     do_train: bool = False
     do_eval: bool = False
     do_predict: bool = False
     max_seq_length: int = 128
-    eval_batch_size: int = 8
-    predict_batch_size: int = 8
+    truncate: str = features.HEAD
+    window_stride: Optional[int] = None
     num_train_epochs: float = 3.0
     warmup_proportion: float = 0.1
+    class_weights: Optional[list[str]] = None
+    oversample: bool = False
+    label_smoothing: float = 0.0
+    evaluate_every: Optional[str] = None
+    best_metric: Optional[str] = None
+    early_stopping_patience: int = 0
+    num_runs: int = 1
+    checkpoint: Optional[str] = None
+    eval_batch_size: int = 8
+    predict_batch_size: int = 8
+    calibrate: bool = False
+    reject_below: Optional[str] = None
 
     def __post_init__(self):
-        problems = []
-        if not (self.do_train or self.do_eval or self.do_predict):
+        problems = self.data_problems()
+        if not any(self.actions()):
             problems.append("nothing to do: pass --do_train, --do_eval or --do_predict")
-        files_missing = self.missing_files("bert_config_file", "vocab_file")
-        cli.check(problems + self.training_problems() + files_missing)
+        if not self.bert_dir and files.exists(os.path.join(self.output_dir, "bert_config.json")):
+            object.__setattr__(self, "bert_dir", self.output_dir)
+        every = self.evaluate_every
+        if every not in (None, "epoch") and not (every.isdigit() and int(every)):
+            problems.append(f"--evaluate_every={every}: expected epoch, or a number of steps")
+        if self.early_stopping_patience and not every:
+            problems.append("--early_stopping_patience goes with --evaluate_every")
+        if self.early_stopping_patience and cluster.size() > 1:
+            problems.append("--early_stopping_patience: not on several hosts")
+        if self.oversample and self.class_weights:
+            problems.append("--oversample and --class_weights: both for the same; choose one")
+        problems += self.training_problems()
+        cli.check(problems + self.missing_files("bert_config_file", "vocab_file"))
 
-    def schema(self) -> records.Schema:
-        """Returns the features of the data."""
-        return records.classification_schema(self.max_seq_length)
+    def actions(self) -> tuple[bool, bool, bool]:
+        """Returns whether to train, to evaluate and to predict: as told, or as the files say."""
+        told = (self.do_train, self.do_eval, self.do_predict)
+        if any(told) or not self.is_custom:
+            return told
+        evaluates = bool(self.eval_file or self.eval_split)
+        return bool(self.train_file), evaluates, bool(self.predict_file)
 
     def train_steps(self, num_examples: int) -> int:
         """Returns the training steps that --num_train_epochs make, as published."""
         return int(num_examples / self.train_batch_size * self.num_train_epochs)
 
-
-@dataclasses.dataclass(frozen=True)
-class Encoded:
-    """A split as the model reads it: a TFRecord file, and the names of its rows."""
-
-    path: str
-    names: list[str]
+    def steps_between_evaluations(self, num_examples: int) -> int:
+        """Returns how often to evaluate while training; 0 for never."""
+        if self.evaluate_every is None:
+            return 0
+        if self.evaluate_every == "epoch":
+            return max(1, num_examples // self.train_batch_size)
+        return int(self.evaluate_every)
 
 
 def run(options: Options) -> dict[str, Any]:
@@ -124,238 +241,72 @@ def run(options: Options) -> dict[str, Any]:
       UserError: an input cannot be used.
     """
     # TensorFlow is imported when a model is needed, so that --help and mistakes answer at once.
-    from bert_toolkit import checkpoints, estimators, model_dirs, model_fns
+    from bert_toolkit import several_runs
 
-    task = tasks.find(options.task_name)
+    if options.num_runs > 1:
+        return several_runs.run(options, run_once)
+    return run_once(options)
+
+
+def run_once(options: Options) -> dict[str, Any]:
+    """Does all for one seed."""
+    from bert_toolkit import checkpoints, classifier, datasets, encoded, model_dirs
+
+    trains, evaluates, predicts = options.actions()
+    task = options.task()
     model = model_dirs.find(options)
     model_dirs.check_length(options.max_seq_length, model)
-    tokenizer = model.tokenizer()
-    model_dirs.check_labels(options.output_dir, task.labels)
     files.make_directory(options.output_dir, "output_dir")
-    if options.do_train:
+    # All files are read first: a bad row in the last one should not be found after hours of
+    # training.
+    data = datasets.load(
+        task,
+        options,
+        splits=datasets.Wanted(trains, evaluates or bool(options.evaluate_every), predicts),
+        seed=options.seed,
+        model_dirs=[options.output_dir, options.bert_dir or options.output_dir],
+    )
+    model_dirs.check_labels(options.output_dir, data.problem.labels)
+    if trains:
         checkpoints.begin(options.output_dir, options.resume, options.overwrite)
+        for line in datasets.describe(data):
+            logging.info("%s", line)
     else:
         checkpoints.leave_damaged(options.output_dir)
 
-    # All files are read first: a bad row in the last one should not be found after hours of
-    # training.
-    train_data = (
-        encode_split(task.train, "train", task, tokenizer, options) if options.do_train else None
+    write = functools.partial(
+        encoded.write,
+        problem=data.problem,
+        tokenizer=model.tokenizer(),
+        cutting=encoded.Cutting(options.max_seq_length, options.truncate, options.window_stride),
     )
-    dev_data = encode_splits(task.dev, "eval", task, tokenizer, options) if options.do_eval else {}
-    test_data = (
-        encode_splits(task.test, "predict", task, tokenizer, options) if options.do_predict else {}
-    )
-    train_steps = options.train_steps(len(train_data.names)) if train_data else 0
 
-    with checkpoints.as_tensorflow(model.init_checkpoint) as init_checkpoint:
-        model_fn = model_fns.make(
-            network(model.config, len(task.labels), options.engine()),
-            options.output_dir,
-            init_checkpoint,
-            options.use_tpu,
-            model_fns.Training.of(
-                options, train_steps, int(train_steps * options.warmup_proportion)
-            ),
-        )
-        runner = estimators.Runner(
-            model_fn,
-            options.output_dir,
-            options,
-            estimators.BatchSizes(
-                options.train_batch_size, options.eval_batch_size, options.predict_batch_size
-            ),
-            options,
-        )
-        if train_data:
-            train(runner, train_data, train_steps, model, task, options)
-        if not cluster.is_chief():
-            return {}  # the first of several hosts evaluates and predicts
-        metrics = {
-            suffix: evaluate(runner, data, suffix, options) for suffix, data in dev_data.items()
-        }
-        for suffix, data in test_data.items():
-            predict(runner, data, suffix, task, options)
-    return metrics.get("", {})
+    def path(name: str) -> str:
+        return os.path.join(options.output_dir, f"{name}.tf_record")
 
-
-# --- Data ---
-
-
-def encode_splits(
-    splits: Mapping[str, tasks.Split], stem: str, task, tokenizer, options: Options
-) -> dict[str, Encoded]:
-    """Encodes the splits that are there; the main one has to be."""
-    there = {
-        suffix: split
-        for suffix, split in splits.items()
-        if not suffix or files.exists(os.path.join(options.data_dir, split.file))
+    train = None
+    if data.train is not None:
+        copies = classifier.copies(data, options)
+        train = write(path("train"), "train", data.train, by_length=False, copies=copies)
+    dev = {
+        s: write(path(f"eval{s}"), f"dev{s}", rows, by_length=True) for s, rows in data.dev.items()
     }
-    return {
-        suffix: encode_split(split, stem + suffix, task, tokenizer, options)
-        for suffix, split in there.items()
+    test = {
+        s: write(path(f"predict{s}"), f"test{s}", rows, by_length=True)
+        for s, rows in data.test.items()
     }
 
-
-def encode_split(split: tasks.Split, stem: str, task, tokenizer, options: Options) -> Encoded:
-    """Writes a split to `stem`.tf_record in the output directory and says what it is made of."""
-    path = os.path.join(options.output_dir, f"{stem}.tf_record")
-    schema = options.schema()
-    names: list[str] = []
-    tokens = cut = 0
-    with (
-        files.replacing([path]) as [unfinished],
-        Progress(f"reading {split.file}", "rows") as progress,
-    ):
-        writer = records.RecordWriter(unfinished)
-        for example in tasks.read_examples(options.data_dir, split, task):
-            encoded = features.encode(
-                tokenizer, example.text_a, example.text_b, options.max_seq_length
-            )
-            writer.write(
-                schema.encode(
-                    record_values(encoded, task.labels.index(example.label or task.labels[0]))
-                )
-            )
-            names.append(example.name)
-            tokens += len(encoded.input_ids)
-            cut += encoded.cut > 0
-            progress.update()
-        writer.close()
-    logging.info(
-        "%s: %s rows, %.1f tokens on average, %.1f %% cut to %d",
-        split.file,
-        f"{len(names):,}",
-        tokens / len(names),
-        100 * cut / len(names),
-        options.max_seq_length,
-    )
-    return Encoded(path, names)
-
-
-def record_values(encoded: features.Encoded, label_id: int) -> dict[str, Any]:
-    """Returns the features of an example by name, unpadded."""
-    return {
-        "input_ids": encoded.input_ids,
-        "input_mask": [1] * len(encoded.input_ids),
-        "segment_ids": encoded.segment_ids,
-        "label_ids": [label_id],
-        "is_real_example": [1],
-    }
-
-
-# --- The three things to do ---
-
-
-def train(
-    runner, data: Encoded, train_steps: int, model, task: tasks.Task, options: Options
-) -> None:
-    """Trains from where --output_dir stands to `train_steps`."""
-    from bert_toolkit import model_dirs, model_fns
-
-    if not train_steps:
-        raise UserError(
-            f"nothing to train: {len(data.names)} rows and"
-            f" --num_train_epochs={options.num_train_epochs:g} make no"
-            f" step of --train_batch_size={options.train_batch_size}"
-        )
-    step = model_fns.starting_step(options.output_dir, train_steps)
-    if step >= train_steps:
-        return
-    model_dirs.write(options.output_dir, model, task.labels)
-    reading = records.Reading(
-        repeat=True,
-        shuffle_buffer=len(data.names),
-        seed=options.seed,
-        static_shapes=options.static_shapes,
-    )
-    runner.train(records.RecordInput([data.path], options.schema(), reading), train_steps)
-    logging.info("trained to step %d; the model is in %s", train_steps, options.output_dir)
-
-
-def evaluate(runner, data: Encoded, suffix: str, options: Options) -> dict[str, Any]:
-    """Evaluates on a dev split and writes eval_results.txt and .json."""
-    from bert_toolkit import results
-
-    # A TPU has to be told how many batches there are.
-    steps = -(-len(data.names) // options.eval_batch_size) if options.use_tpu else None
-    reading = records.Reading(repeat=False, static_shapes=options.static_shapes)
-    metrics = runner.evaluate(
-        records.RecordInput([data.path], options.schema(), reading),
-        f"evaluating{suffix.replace('_', ' ')}",
-        steps,
-    )
-    results.write_metrics(os.path.join(options.output_dir, f"eval_results{suffix}"), metrics)
-    return metrics
-
-
-def predict(runner, data: Encoded, suffix: str, task: tasks.Task, options: Options) -> None:
-    """Predicts a test split and writes test_results.tsv and test_predictions.tsv."""
-    reading = records.Reading(repeat=False, static_shapes=options.static_shapes)
-    batches = runner.predict(records.RecordInput([data.path], options.schema(), reading))
-    paths = [
-        os.path.join(options.output_dir, f"test_{what}{suffix}.tsv")
-        for what in ("results", "predictions")
-    ]
-    with (
-        files.replacing(paths) as names,
-        Progress("predicting", "rows", len(data.names)) as progress,
-    ):
-        with (
-            files.open_binary(names[0], "wb") as results,
-            files.open_binary(names[1], "wb") as predictions,
-        ):
-            header = ["index", "prediction", *(f"probability_{label}" for label in task.labels)]
-            predictions.write(("\t".join(header) + "\n").encode())
-            for name, probabilities in zip(data.names, _real_rows(batches)):
-                numbers = "\t".join(map(str, probabilities))
-                results.write(f"{numbers}\n".encode())
-                predictions.write(
-                    f"{name}\t{task.labels[probabilities.argmax()]}\t{numbers}\n".encode()
-                )
-                progress.update()
-    if progress.done != len(data.names):
-        raise UserError(f"{data.path}: {progress.done} predictions for {len(data.names)} rows")
-    logging.info("%s rows predicted: %s", f"{progress.done:,}", " and ".join(paths))
-
-
-def _real_rows(batches: Iterable[Mapping[str, Any]]) -> Iterable[Any]:
-    """Yields the probabilities of each row, [labels], without those that fill a batch."""
-    for batch in batches:
-        yield from batch["probabilities"][batch["is_real_example"] == 1]
-
-
-# --- The network ---
-
-
-def network(config, num_labels: int, engine: Engine = DEFAULT_ENGINE):
-    """Returns the function (features, mode) -> Outputs: BERT with a linear layer over [CLS]."""
-    import tensorflow.compat.v1 as tf
-
-    import modeling
-    from bert_toolkit import metrics, model_fns
-    from bert_toolkit.outputs import Mean, Outputs
-
-    def build(features: Mapping[str, tf.Tensor], mode: str) -> Outputs:
-        training = mode == tf.estimator.ModeKeys.TRAIN
-        model = model_fns.encoder(config, features, mode, engine)
-        pooled = modeling.dropout(
-            model.get_pooled_output(), config.hidden_dropout_prob if training else 0.0
-        )  # [B, H]
-        logits = modeling.output_layer(
-            pooled, num_labels, modeling.create_initializer()
-        )  # [B, labels]
-        is_real, labels = features["is_real_example"], features["label_ids"]  # [B]
-        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)  # [B]
-        best = tf.argmax(logits, -1)
-        return Outputs(
-            predictions={"probabilities": tf.nn.softmax(logits), "is_real_example": is_real},
-            losses={"loss": Mean(tf.reduce_sum(losses), tf.size(labels))},
-            metrics=(metrics.classification, [losses, labels, best, tf.cast(is_real, tf.float32)]),
-            shown={"accuracy": metrics.share_equal(best, labels)},
-        )
-
-    return build
+    made = classifier.Classifier(model, data, options)
+    if train:
+        made.train(train, dev.get(""))
+    if not cluster.is_chief():
+        return {}  # the first of several hosts evaluates and predicts
+    found = {}
+    if evaluates:
+        found = {suffix: made.evaluate(split, suffix) for suffix, split in dev.items()}
+    for suffix, split in test.items():
+        made.predict(split, suffix, task.submissions.get(suffix))
+    return found.get("", {})
 
 
 def main(values: Any) -> None:

@@ -13,6 +13,7 @@ STAGES = [
     "create_pretraining_data",
     "extend_vocab",
     "extract_features",
+    "run_baselines",
     "run_classifier",
     "run_pretraining",
 ]
@@ -39,6 +40,8 @@ setup(
         "google-crc32c>=1.5,<2",  # checksums of TFRecord files, without importing TensorFlow
         "orjson>=3.9,<4",  # JSON with arrays
         "safetensors>=0.4,<1",  # Hugging Face's weights
+        "scikit-learn>=1.3,<2",  # metrics, baselines
+        "scipy>=1.9,<2",
         "tqdm>=4.64,<5",
     ],
     extras_require={

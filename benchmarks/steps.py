@@ -119,10 +119,10 @@ def run_ours(arguments, work, batches, parts=1, **choices):
 
     import extract_features
     import modeling
-    import run_classifier
     import run_pretraining
-    from bert_toolkit import checkpoints, model_fns
+    from bert_toolkit import checkpoints, classifier_network, model_fns
     from bert_toolkit.engine import Engine
+    from bert_toolkit.problems import SINGLE, Problem
 
     engine = Engine(**choices)
     config = modeling.BertConfig.from_json_file(os.path.join(arguments.bert_dir, "config.json"))
@@ -130,8 +130,8 @@ def run_ours(arguments, work, batches, parts=1, **choices):
     if work.startswith("base"):
         config, weights_file = modeling.BertConfig(30_522), None
     network = {
-        "finetune": run_classifier.network(config, 2, engine),
-        "base_train": run_classifier.network(config, 2, engine),
+        "finetune": classifier_network.network(config, Problem(SINGLE, ("0", "1")), engine),
+        "base_train": classifier_network.network(config, Problem(SINGLE, ("0", "1")), engine),
         "pretrain": run_pretraining.network(config, True, engine),
         "infer": extract_features.network(config, [-1], engine),
         "base_infer": extract_features.network(config, [-1], engine),

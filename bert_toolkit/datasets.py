@@ -4,7 +4,7 @@ import collections
 import dataclasses
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Optional
 
 import numpy as np
@@ -75,9 +75,7 @@ class _BadRows:
             sentences = [f"{path} line {line}: {why}" for path, line, why in self.rows[:NAMED]]
             more = len(self.rows) - NAMED
             if more > 0:
-                sentences.append(
-                    f"and {more:,} rows more; --on_bad_row=skip leaves such rows out"
-                )
+                sentences.append(f"and {more:,} rows more; --on_bad_row=skip leaves such rows out")
             raise UserError("\n".join(sentences))
         path = os.path.join(directory, BAD_ROWS)
         lines = ["file\tline\twhat is wrong", *("\t".join(map(str, row)) for row in self.rows)]
@@ -85,30 +83,37 @@ class _BadRows:
         logging.warning("%s bad rows left out; %s lists them", f"{len(self.rows):,}", path)
 
 
+class Wanted(NamedTuple):
+    """Which splits to read."""
+
+    train: bool
+    dev: bool
+    test: bool
+
+
 def load(
-    task: Task, options: DataOptions, train: bool, dev: bool, test: bool, seed: int, model_dirs: Sequence[str]
+    task: Task, options: DataOptions, splits: Wanted, seed: int, model_dirs: Sequence[str]
 ) -> Data:
     """Reads the splits that are asked for.
 
     Args:
       task: says where they are.
       options: say what to do with bad rows and without a dev file.
-      train: whether to read the training data.
-      dev: whether to read what is evaluated on.
-      test: whether to read what is predicted.
+      splits: which to read.
       seed: of the division by --eval_split.
       model_dirs: where a model may lie that was trained before, and knows its labels.
 
     Raises:
       UserError: a file is missing, has no row that can be used, or rows that cannot.
     """
+    train, dev, test = splits
     bad = _BadRows(options.on_bad_row == "skip")
     directory = options.data_dir or ""
 
-    def read(splits: Mapping[str, Split]) -> dict[str, tuple[str, list[Example]]]:
+    def read(files_of: Mapping[str, Split]) -> dict[str, tuple[str, list[Example]]]:
         there = {
             suffix: split
-            for suffix, split in splits.items()
+            for suffix, split in files_of.items()
             if not suffix or files.exists(os.path.join(directory, split.file))
         }
         return {suffix: _read(directory, split, task, bad) for suffix, split in there.items()}
@@ -138,15 +143,17 @@ USUAL_METRIC = {SINGLE: "accuracy", MULTI: "f1_micro", REGRESSION: "spearman"}
 # --- Reading ---
 
 
-def _read(
-    directory: str, split: Split, task: Task, bad: _BadRows
-) -> tuple[str, list[Example]]:
+def _read(directory: str, split: Split, task: Task, bad: _BadRows) -> tuple[str, list[Example]]:
     """Returns the path of a split and its examples, with labels as they stand there."""
     path = os.path.join(directory, split.file)
     if split.file == tables.STANDARD_INPUT:
         path = tables.STANDARD_INPUT
     elif not files.exists(path):
-        where = f"--data_dir={directory}: no {split.file} in it" if directory else f"{path}: no such file"
+        where = (
+            f"--data_dir={directory}: no {split.file} in it"
+            if directory
+            else f"{path}: no such file"
+        )
         raise UserError(where)
     table = tables.Table(path, tables.Layout(split.header, split.quoting, split.columns))
     examples: list[Example] = []
@@ -221,8 +228,8 @@ def _check_number(path: str, problem: Problem, rows: int) -> None:
         )
     if count > 20 and count > rows / 2:
         raise UserError(
-            f"{path}: {count:,} different labels in {rows:,} rows, such as {problem.labels[0]!r}; is"
-            " --label_column right? For numbers, pass --problem_type=regression"
+            f"{path}: {count:,} different labels in {rows:,} rows, such as {problem.labels[0]!r};"
+            " is --label_column right? For numbers, pass --problem_type=regression"
         )
 
 
@@ -349,7 +356,7 @@ def _label_counts(rows: list[Example], problem: Problem) -> str:
 
 def count_labels(rows: list[Example], problem: Problem) -> collections.Counter:
     """Returns how many rows have each label; 0 for labels that none has."""
-    counts = collections.Counter({label: 0 for label in problem.labels})
+    counts = collections.Counter(dict.fromkeys(problem.labels, 0))
     for example in rows:
         counts.update(example.label if problem.kind == MULTI else [example.label])
     return counts

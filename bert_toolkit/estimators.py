@@ -7,7 +7,7 @@ import contextlib
 import dataclasses
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Optional
 
 import tensorflow.compat.v1 as tf
@@ -38,6 +38,7 @@ class Runner:
         device: DeviceOptions,
         sizes: BatchSizes,
         checkpoints: CheckpointOptions = CheckpointOptions(),  # noqa: B008 (it is frozen)
+        quiet: bool = False,
     ):
         """Makes the Estimator.
 
@@ -47,9 +48,10 @@ class Runner:
           device: where to run.
           sizes: global batch sizes.
           checkpoints: how often they are written, and how many are kept.
+          quiet: do not say where it runs.
         """
         self.sizes = sizes
-        self.strategy = None if device.use_tpu else choose_strategy(device.require_gpu)
+        self.strategy = None if device.use_tpu else choose_strategy(device.require_gpu, quiet)
         self._use_tpu = device.use_tpu
         self._profile_steps = checkpoints.profile_steps
         if device.deterministic:
@@ -67,8 +69,16 @@ class Runner:
                 config = run_config(model_dir, device, checkpoints)
                 self._alone = make_estimator(model_fn, config, sizes, False)
 
-    def train(self, input_fn: records.RecordInput, max_steps: int) -> None:
-        """Trains up to `max_steps`, counted from the start of the run in `model_dir`."""
+    def train(
+        self,
+        input_fn: records.RecordInput,
+        max_steps: int,
+        listeners: Sequence[tf.train.CheckpointSaverListener] = (),
+    ) -> None:
+        """Trains up to `max_steps`, counted from the start of the run in `model_dir`.
+
+        `listeners` are told of each checkpoint.
+        """
         model_dir, batch_size = self.estimator.model_dir, self.sizes.train
         keeps_place = self.strategy is None and not self._use_tpu
         input_fn = input_state.going_on(input_fn, model_dir, batch_size, keeps_place)
@@ -79,27 +89,31 @@ class Runner:
                 [hooks.Profile(model_dir, *self._profile_steps)] if self._profile_steps else []
             )
             if cluster.size() > 1:
-                self._train_with_others(bound, max_steps, more_hooks)
+                self._train_with_others(bound, max_steps, more_hooks, listeners)
             elif keeps_place:
                 state = input_state.InputState(model_dir, input_fn.fingerprint(batch_size))
                 restore = input_state.RestoreInput(state)
-                self._train_until_stopped(bound, max_steps, [restore, *more_hooks], [state])
+                more_hooks = [restore, *more_hooks]
+                self._train_until_stopped(bound, max_steps, more_hooks, [state, *listeners])
             else:
-                self._train_until_stopped(bound, max_steps, more_hooks, [])
+                self._train_until_stopped(bound, max_steps, more_hooks, listeners)
 
-    def _train_with_others(self, input_fn, max_steps: int, more_hooks: list) -> None:
+    def _train_with_others(self, input_fn, max_steps: int, more_hooks, listeners) -> None:
         """Trains on several hosts: the only way that an Estimator does."""
         with cluster.Watch() as watch:
             tf.estimator.train_and_evaluate(
                 self.estimator,
                 tf.estimator.TrainSpec(
-                    input_fn, max_steps, hooks=[*more_hooks, hooks.AtEnd(watch.stop)]
+                    input_fn,
+                    max_steps,
+                    hooks=[*more_hooks, hooks.AtLastStep(max_steps, watch.stop)],
+                    saving_listeners=listeners,
                 ),
                 # For a host whose task is "evaluator"; there need be none.
                 tf.estimator.EvalSpec(input_fn, steps=1),
             )
 
-    def _train_until_stopped(self, input_fn, max_steps: int, more_hooks: list, listeners: list):
+    def _train_until_stopped(self, input_fn, max_steps: int, more_hooks, listeners) -> None:
         """Trains; a signal ends it with a checkpoint, and the program as signals do."""
         with hooks.StopOnSignal() as stop:
             self.estimator.train(
@@ -245,7 +259,7 @@ def tpu_run_config(
     )
 
 
-def choose_strategy(require_gpu: bool = False):
+def choose_strategy(require_gpu: bool = False, quiet: bool = False):
     """Returns the distribution strategy for the machines and GPUs there are; None for one device.
 
     TF_CONFIG names the hosts of a cluster, as TensorFlow defines it; otherwise all visible GPUs
@@ -263,9 +277,11 @@ def choose_strategy(require_gpu: bool = False):
     here = f"{len(gpus)} GPUs" if len(gpus) > 1 else "a GPU" if gpus else ""
     here = here or f"the CPU ({os.cpu_count()} cores)"
     if cluster.size() > 1:
-        logging.info("running on %d hosts (TF_CONFIG), this one on %s", cluster.size(), here)
+        if not quiet:
+            logging.info("running on %d hosts (TF_CONFIG), this one on %s", cluster.size(), here)
         return tf.distribute.experimental.MultiWorkerMirroredStrategy()
-    logging.info("running on %s", here)
+    if not quiet:
+        logging.info("running on %s", here)
     return mirrored([f"/gpu:{index}" for index in range(len(gpus))]) if len(gpus) > 1 else None
 
 

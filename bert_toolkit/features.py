@@ -65,8 +65,8 @@ def encode_windows(
 
 
 def _windows(tokens: list[int], room: int, stride: int) -> list[list[int]]:
-    """The last window ends where the text does."""
-    starts = range(0, max(1, len(tokens) - room + stride), min(stride, room))
+    step = min(stride, room)
+    starts = range(0, max(1, len(tokens) - room + step), step)
     return [tokens[start : start + room] for start in starts]
 
 
@@ -79,7 +79,7 @@ def _encoded(
 ) -> Encoded:
     before = len(first) + len(second)
     if second:
-        lengths = _shares(len(first), len(second), max_seq_length - SPECIAL_TOKENS_OF_PAIR)
+        lengths = shares(len(first), len(second), max_seq_length - SPECIAL_TOKENS_OF_PAIR)
         first, second = _cut(first, lengths[0], truncate), _cut(second, lengths[1], truncate)
     else:
         first = _cut(first, max_seq_length - SPECIAL_TOKENS_OF_SINGLE, truncate)
@@ -96,7 +96,7 @@ def _cut(tokens: list[int], length: int, truncate: str) -> list[int]:
     return tokens[:head] + tokens[len(tokens) - (length - head) :]
 
 
-def _shares(first: int, second: int, room: int) -> tuple[int, int]:
+def shares(first: int, second: int, room: int) -> tuple[int, int]:
     """Returns what is left of two lengths when the longer is cut by one until both fit.
 
     A token of a short text says more than one of a long text, so the shares are not kept equal.
@@ -110,15 +110,6 @@ def _shares(first: int, second: int, room: int) -> tuple[int, int]:
         second -= from_longer
     # Of two equal ones the second is cut first.
     return first - rest // 2, second - (rest + 1) // 2
-
-
-def truncate_pair(first: list[int], second: list[int], max_tokens: int) -> None:
-    """Cuts tokens off the end of the longer text, one by one, until both fit together.
-
-    A token of a short text says more than one of a long text, so the shares are not kept equal.
-    """
-    while len(first) + len(second) > max_tokens:
-        (first if len(first) > len(second) else second).pop()
 
 
 def join_segments(

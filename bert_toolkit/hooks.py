@@ -128,14 +128,22 @@ def _peak_memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
 
-class AtEnd(tf.estimator.SessionRunHook):
-    """Calls a function when the last step is done."""
+class AtLastStep(tf.estimator.SessionRunHook):
+    """Calls a function when the last step is done, before it is saved."""
 
-    def __init__(self, function: Callable[[], None]):
-        self._function = function
+    def __init__(self, last_step: int, function: Callable[[], None]):
+        self._last_step, self._function = last_step, function
 
-    def end(self, session):
-        self._function()
+    def begin(self):
+        self._global_step = tf.train.get_or_create_global_step()
+
+    def after_create_session(self, session, coord):
+        self._step = session.run(self._global_step)
+
+    def after_run(self, run_context, run_values):
+        self._step += 1
+        if self._step >= self._last_step:
+            self._function()
 
 
 class StopOnSignal(tf.estimator.SessionRunHook):

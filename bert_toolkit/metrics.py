@@ -43,23 +43,6 @@ def pretraining(
     return found
 
 
-def classification(
-    loss: tf.Tensor, labels: tf.Tensor, argmax: tf.Tensor, is_real: tf.Tensor
-) -> Metrics:
-    """Accuracy and mean loss, over examples that are no filling.
-
-    Args:
-      loss: float32 [B], of each example.
-      labels: int32 [B], the true labels.
-      argmax: int [B], the predicted labels.
-      is_real: float32 [B], 0 where an example is filling.
-    """
-    return {
-        "eval_accuracy": tf.metrics.accuracy(labels, argmax, is_real),
-        "eval_loss": tf.metrics.mean(loss, is_real),
-    }
-
-
 def share_equal(predicted: tf.Tensor, true: tf.Tensor) -> Mean:
     """Returns the share of equal elements of two integer tensors."""
     equal = tf.cast(tf.equal(tf.cast(predicted, tf.int32), true), tf.float32)

@@ -21,6 +21,8 @@ from modeling import BertConfig
 from tokenization import FullTokenizer, validate_case_matches_checkpoint
 
 CONFIG, VOCABULARY, LABELS = "bert_config.json", "vocab.txt", "labels.txt"
+# What lies beside the checkpoints of a complete model.
+FILES = (CONFIG, VOCABULARY, tokenizers.RULES_FILE, LABELS)
 
 # Vocabularies are sometimes padded with unused rows, to a multiple of 8 or 64 that hardware likes.
 LARGEST_VOCABULARY_PADDING = 128

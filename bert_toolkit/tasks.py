@@ -71,7 +71,11 @@ def _pairs(labels: tuple[str, ...], a: int, b: int, label: int, **more: Any) -> 
         labels=labels,
         train=Split("train.tsv", text_a=a, text_b=b, label=label),
         dev={"": Split("dev.tsv", text_a=a, text_b=b, label=label)},
-        test={"": Split("test.tsv", text_a=more.pop("test_a", a), text_b=more.pop("test_b", b), index=0)},
+        test={
+            "": Split(
+                "test.tsv", text_a=more.pop("test_a", a), text_b=more.pop("test_b", b), index=0
+            )
+        },
         **more,
     )
 
@@ -96,7 +100,23 @@ NLI_LABELS = ("contradiction", "entailment", "neutral")
 QNLI_LABELS = ("entailment", "not_entailment")
 BINARY = ("0", "1")
 CUSTOM = "custom"
-XNLI_LANGUAGES = "ar bg de el en es fr hi ru sw th tr ur vi zh".split()
+XNLI_LANGUAGES = (
+    "ar",
+    "bg",
+    "de",
+    "el",
+    "en",
+    "es",
+    "fr",
+    "hi",
+    "ru",
+    "sw",
+    "th",
+    "tr",
+    "ur",
+    "vi",
+    "zh",
+)
 
 # GLUE's in the layout of gluebenchmark.com: https://arxiv.org/abs/1804.07461
 TASKS = {
@@ -116,9 +136,7 @@ TASKS = {
         submissions={"": "SST-2.tsv"},
     ),
     "mrpc": _pairs(BINARY, 3, 4, 0, metric="f1", submissions={"": "MRPC.tsv"}),
-    "qqp": _pairs(
-        BINARY, 3, 4, 5, test_a=1, test_b=2, metric="f1", submissions={"": "QQP.tsv"}
-    ),
+    "qqp": _pairs(BINARY, 3, 4, 5, test_a=1, test_b=2, metric="f1", submissions={"": "QQP.tsv"}),
     "sts-b": dataclasses.replace(
         _pairs((), 7, 8, 9, metric="pearson", submissions={"": "STS-B.tsv"}), kind=REGRESSION
     ),

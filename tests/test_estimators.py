@@ -1,14 +1,13 @@
-import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 from conftest import GOLDEN
 
 import modeling
-import run_classifier
 import run_pretraining
-from bert_toolkit import checkpoints, cli, estimators, model_fns, records
+from bert_toolkit import checkpoints, classifier_network, cli, estimators, model_fns, records
 from bert_toolkit.engine import TPU_ENGINE
 from bert_toolkit.errors import UserError
+from bert_toolkit.problems import SINGLE, Problem
 
 CONFIG = modeling.BertConfig.from_json_file(str(GOLDEN / "model/bert_config.json"))
 WEIGHTS = checkpoints.Weights(str(GOLDEN / "model/bert_model.ckpt"), "golden")
@@ -149,17 +148,14 @@ def test_token_ids_outside_the_vocabulary_are_a_sentence(tmp_path):
         writer.write(schema.encode(values))
     writer.close()
     model_fn = model_fns.make(
-        run_classifier.network(CONFIG, 2), str(tmp_path / "out"), WEIGHTS, False, TRAINING
+        classifier_network.network(CONFIG, Problem(SINGLE, ("0", "1"))),
+        str(tmp_path / "out"),
+        WEIGHTS,
+        False,
+        TRAINING,
     )
     runner = estimators.Runner(model_fn, str(tmp_path / "out"), cli.DeviceOptions(), SIZES)
     with pytest.raises(UserError, match="a token id is outside the model's vocabulary"):
         runner.train(
             records.RecordInput([str(tmp_path / "data")], schema, records.Reading(True, 2, 1)), 2
         )
-
-
-def test_prediction_on_a_tpu_leaves_out_what_fills_the_batch():
-    batches = [
-        {"probabilities": np.arange(8).reshape(4, 2), "is_real_example": np.array([1, 1, 1, 0])}
-    ]
-    assert [row.tolist() for row in run_classifier._real_rows(batches)] == [[0, 1], [2, 3], [4, 5]]

@@ -9,11 +9,12 @@ from conftest import GOLDEN, ROOT
 
 import modeling
 import optimization
-import run_classifier
 import run_pretraining
-from bert_toolkit import checkpoints, model_fns, records
+from bert_toolkit import checkpoints, classifier_network, model_fns, records
 from bert_toolkit.engine import TPU_ENGINE, Engine
+from bert_toolkit.problems import SINGLE, Problem
 
+BINARY = Problem(SINGLE, ("0", "1"))
 LOSSES = json.loads((GOLDEN / "training_losses.json").read_text())
 
 
@@ -59,7 +60,7 @@ def test_golden_losses_through_the_model_functions_of_the_stages(kind, engine, t
         if kind == "classify":
             features["label_ids"] = features["next_sentence_labels"][:, 0]
             features["is_real_example"] = tf.ones([8], tf.int32)
-            network = run_classifier.network(config, 2, engine)
+            network = classifier_network.network(config, BINARY, engine)
         prefix = str(GOLDEN / "model/bert_model.ckpt")
         training = model_fns.Training(
             expected["learning_rate"], expected["num_train_steps"], expected["num_warmup_steps"]

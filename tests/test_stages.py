@@ -236,7 +236,7 @@ def test_a_classifier_trains_evaluates_and_predicts(tmp_path, reviews, model_dir
     )
     out = tmp_path / "out"
     assert metrics["eval_accuracy"] == 1.0
-    assert set(metrics_of(out)) == {"eval_accuracy", "eval_loss", "global_step", "loss"}
+    assert {"eval_accuracy", "eval_loss", "global_step", "loss"} <= set(metrics_of(out))
     probabilities = [
         [float(cell) for cell in line.split("\t")]
         for line in (out / "test_results.tsv").read_text().splitlines()
@@ -246,11 +246,11 @@ def test_a_classifier_trains_evaluates_and_predicts(tmp_path, reviews, model_dir
     header, *rows = [
         line.split("\t") for line in (out / "test_predictions.tsv").read_text().splitlines()
     ]
-    assert header == ["index", "prediction", "probability_0", "probability_1"]
+    assert header == ["index", "prediction", "probability_0", "probability_1", "margin"]
     assert [row[:2] for row in rows] == [
         [str(100 + number), "1" if number < 3 else "0"] for number in range(6)
     ]
-    assert [[float(cell) for cell in row[2:]] for row in rows] == probabilities
+    assert [[float(cell) for cell in row[2:4]] for row in rows] == probabilities
     assert (out / "labels.txt").read_text() == "0\n1\n"
     for name in ("train", "eval", "predict"):
         assert (out / f"{name}.tf_record").exists()
@@ -261,7 +261,7 @@ def test_a_classifier_trains_evaluates_and_predicts(tmp_path, reviews, model_dir
         tmp_path, reviews, out, output_dir=str(again), do_eval=True, do_predict=True
     )
     assert run_classifier.run(later)["eval_loss"] == pytest.approx(metrics["eval_loss"], rel=1e-5)
-    assert (again / "test_predictions.tsv").read_text().split()[:4] == header
+    assert (again / "test_predictions.tsv").read_text().split()[:5] == header
 
 
 def test_evaluation_does_not_depend_on_the_batch_size(tmp_path, reviews, model_dir):
@@ -545,13 +545,13 @@ def test_bad_input_of_pretraining(
         (
             "",
             {"task_name": "sst2"},
-            "unknown task. Known: cola, mnli, mrpc, sst-2, xnli. Did you mean sst-2?",
+            "unknown task. Known: cola, sst-2, .* Did you mean sst-2?",
         ),
         ("", {"data_dir": "nowhere"}, "--data_dir=nowhere: no train.tsv in it"),
         (
             "",
             {"task_name": "mrpc"},
-            "train.tsv line 1: 2 columns .* expected a header of 5 or more",
+            "train.tsv: no column number 5; its columns: 'sentence', 'label'. Is it the right file?",
         ),
         ("", {"num_train_epochs": 0.1}, "nothing to train: 36 rows"),
         ("", {"bert_dir": None}, "--vocab_file is required"),

@@ -1,6 +1,7 @@
 import pytest
 
-from bert_toolkit import tasks
+from bert_toolkit import datasets, tasks
+from bert_toolkit.data_flags import DataOptions
 from bert_toolkit.errors import UserError
 
 
@@ -30,9 +31,12 @@ LAYOUTS = {
 }  # fmt: skip
 
 
-def splits_of(name):
-    task = tasks.TASKS[name]
-    return {"train": task.train, "dev": task.dev[""], "test": task.test[""]}
+def read(name, split, directory, **flags):
+    """Returns the examples of the main file of a split."""
+    options = DataOptions(task_name=name, data_dir=str(directory), **flags)
+    wanted = datasets.Wanted(*(split == name for name in ("train", "dev", "test")))
+    data = datasets.load(tasks.find(name), options, wanted, 0, [])
+    return data.train if split == "train" else getattr(data, split)[""]
 
 
 def write(tmp_path, file, columns, rows):
@@ -46,10 +50,8 @@ def write(tmp_path, file, columns, rows):
 def test_published_layouts(layout, tmp_path):
     file, columns, rows, expected = LAYOUTS[layout]
     write(tmp_path, file, columns, rows)
-    task = tasks.find(layout[0])
-    assert (
-        list(tasks.read_examples(str(tmp_path), splits_of(layout[0])[layout[1]], task)) == expected
-    )
+    found = [example[:4] for example in read(*layout, tmp_path)]
+    assert found == expected
 
 
 @pytest.mark.parametrize(
@@ -66,15 +68,13 @@ def test_published_layouts(layout, tmp_path):
 )
 def test_bad_rows_are_named(tmp_path, rows, message):
     write(tmp_path, "train.tsv", 2, rows)
-    task = tasks.find("sst-2")
     with pytest.raises(UserError, match=message):
-        list(tasks.read_examples(str(tmp_path), task.train, task))
+        read("sst-2", "train", tmp_path)
 
 
 def test_blank_lines_are_left_out_and_told(tmp_path, caplog):
     write(tmp_path, "train.tsv", 2, ["fine\t1", "", "bad\t0", ""])
-    task = tasks.find("sst-2")
-    assert len(list(tasks.read_examples(str(tmp_path), task.train, task))) == 2
+    assert len(read("sst-2", "train", tmp_path)) == 2
     assert "2 blank lines left out" in caplog.text
 
 

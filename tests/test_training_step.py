@@ -9,12 +9,13 @@ from conftest import GOLDEN
 
 import modeling
 import optimization
-import run_classifier
 import run_pretraining
-from bert_toolkit import checkpoints, records, training_step
+from bert_toolkit import checkpoints, classifier_network, records, training_step
 from bert_toolkit.engine import DEFAULT_ENGINE
 from bert_toolkit.errors import UserError
+from bert_toolkit.problems import SINGLE, Problem
 
+BINARY = Problem(SINGLE, ("0", "1"))
 CONFIG = modeling.BertConfig.from_json_file(str(GOLDEN / "model/bert_config.json"))
 PLAIN = training_step.Training(1e-3, 20, 4)
 STEPS = 6
@@ -35,7 +36,7 @@ def train(kind, training=PLAIN, dropout=0.0, **engine):
         if kind == "classify":
             features["label_ids"] = features["next_sentence_labels"][:, 0]
             features["is_real_example"] = tf.ones([8], tf.int32)
-            network = run_classifier.network(config, 2, engine)
+            network = classifier_network.network(config, BINARY, engine)
         step = training_step.make(network, features, training)
         weights = checkpoints.Weights(str(GOLDEN / "model/bert_model.ckpt"), "golden")
         variables = tf.trainable_variables()

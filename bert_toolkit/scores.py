@@ -1,0 +1,175 @@
+"""What predictions are judged by, from scikit-learn and scipy."""
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from scipy import stats
+from sklearn import metrics
+
+from bert_toolkit.problems import MULTI, REGRESSION, SINGLE, Problem
+
+CALIBRATION_BINS = 15
+# Metrics of which less is better.
+LOWER_IS_BETTER = ("loss", "calibration_error", "mean_squared_error", "mean_absolute_error")
+# Labels beyond which a confusion matrix is no picture any more.
+LARGEST_MATRIX = 30
+
+
+def score(problem: Problem, logits: np.ndarray, targets: np.ndarray) -> dict[str, float]:
+    """Returns metrics by name, "eval_..." each.
+
+    Args:
+      problem: what was predicted.
+      logits: [N, outputs].
+      targets: [N] ids or numbers, or [N, labels] zeros and ones.
+    """
+    probabilities = problem.probabilities(logits)
+    found = {"loss": float(problem.losses(logits, targets).mean())}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of labels that none has, or that are never predicted
+        found.update(
+            {SINGLE: _single, MULTI: _multi, REGRESSION: _numbers}[problem.kind](
+                problem, probabilities, targets
+            )
+        )
+    return {f"eval_{name}": float(value) for name, value in found.items() if np.isfinite(value)}
+
+
+def _single(problem: Problem, probabilities: np.ndarray, targets: np.ndarray) -> dict[str, Any]:
+    predicted = probabilities.argmax(-1)
+    ids = range(len(problem.labels))
+    found = {
+        "accuracy": metrics.accuracy_score(targets, predicted),
+        "matthews": metrics.matthews_corrcoef(targets, predicted),
+        "calibration_error": calibration_error(probabilities, targets),
+        **_averages(targets, predicted, ids, ["macro"]),
+    }
+    if len(problem.labels) == 2:
+        # As for GLUE: the second label is the positive one.
+        found.update(
+            f1=metrics.f1_score(targets, predicted),
+            precision=metrics.precision_score(targets, predicted),
+            recall=metrics.recall_score(targets, predicted),
+        )
+        if len(set(targets)) == 2:
+            found["roc_auc"] = metrics.roc_auc_score(targets, probabilities[:, 1])
+            found["average_precision"] = metrics.average_precision_score(
+                targets, probabilities[:, 1]
+            )
+    elif len(set(targets)) == len(problem.labels):
+        found["roc_auc_macro"] = metrics.roc_auc_score(
+            targets, probabilities, multi_class="ovr", labels=list(ids)
+        )
+    return found
+
+
+def _multi(problem: Problem, probabilities: np.ndarray, targets: np.ndarray) -> dict[str, Any]:
+    predicted = (probabilities >= 0.5).astype(int)
+    found = {
+        "accuracy": metrics.accuracy_score(targets, predicted),  # of all labels of a text at once
+        "label_accuracy": float((targets == predicted).mean()),
+        **_averages(targets, predicted, range(len(problem.labels)), ["micro", "macro"]),
+    }
+    both = [label for label in range(targets.shape[1]) if len(set(targets[:, label])) == 2]
+    if both:
+        found["roc_auc_macro"] = metrics.roc_auc_score(targets[:, both], probabilities[:, both])
+        found["average_precision_macro"] = metrics.average_precision_score(
+            targets[:, both], probabilities[:, both]
+        )
+    return found
+
+
+def _averages(targets, predicted, ids, averages: Sequence[str]) -> dict[str, Any]:
+    found = {}
+    for average in averages:
+        values = metrics.precision_recall_fscore_support(
+            targets, predicted, labels=list(ids), average=average, zero_division=0
+        )
+        found.update(
+            {
+                f"{name}_{average}": value
+                for name, value in zip(("precision", "recall", "f1"), values)
+            }
+        )
+    return found
+
+
+def _numbers(problem: Problem, predicted: np.ndarray, targets: np.ndarray) -> dict[str, Any]:
+    predicted = predicted[:, 0]
+    return {
+        "pearson": stats.pearsonr(targets, predicted)[0] if len(targets) > 1 else np.nan,
+        "spearman": stats.spearmanr(targets, predicted)[0] if len(targets) > 1 else np.nan,
+        "mean_squared_error": metrics.mean_squared_error(targets, predicted),
+        "mean_absolute_error": metrics.mean_absolute_error(targets, predicted),
+    }
+
+
+def calibration_error(probabilities: np.ndarray, targets: np.ndarray) -> float:
+    """The expected calibration error (Guo et al., 2017, https://arxiv.org/abs/1706.04599).
+
+    Equation 3 there: the mean distance between how sure predictions are and how often they are
+    right, over bins of equal width.
+    """
+    sure, right = probabilities.max(-1), probabilities.argmax(-1) == targets
+    bins = np.minimum((sure * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
+    distances = np.bincount(bins, sure - right, CALIBRATION_BINS)
+    return float(np.abs(distances).sum() / len(targets))
+
+
+def is_better(metric: str, score: float, than: float) -> bool:
+    """Whether a score of a metric, named without "eval_", is better than another."""
+    return score < than if metric in LOWER_IS_BETTER else score > than
+
+
+# --- Reports for people ---
+
+
+def report(problem: Problem, logits: np.ndarray, targets: np.ndarray) -> str:
+    """Returns precision, recall and F1 of each label, and the confusion matrix, as text."""
+    if problem.kind == REGRESSION:
+        return ""
+    probabilities = problem.probabilities(logits)
+    single = problem.kind == SINGLE
+    predicted = probabilities.argmax(-1) if single else (probabilities >= 0.5).astype(int)
+    text = metrics.classification_report(
+        targets,
+        predicted,
+        labels=list(range(len(problem.labels))),
+        target_names=problem.labels,
+        digits=4,
+        zero_division=0,
+    )
+    if not single or len(problem.labels) > LARGEST_MATRIX:
+        return text
+    matrix = confusion(problem, probabilities, targets)
+    width = max(6, *(len(label) + 2 for label in problem.labels))
+    rows = [["", *problem.labels], *([name, *row] for name, row in zip(problem.labels, matrix))]
+    lines = ["".join(f"{value!s:>{width}}" for value in row) for row in rows]
+    return "\n".join([text, "rows: true label, columns: predicted", *lines]) + "\n"
+
+
+def confusion(problem: Problem, probabilities: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Returns the confusion matrix, [labels, labels]: true label, predicted label."""
+    ids = list(range(len(problem.labels)))
+    return metrics.confusion_matrix(targets, probabilities.argmax(-1), labels=ids)
+
+
+def draw_confusion(path: str, problem: Problem, probabilities: np.ndarray, targets: np.ndarray):
+    """Writes the confusion matrix as a picture, if matplotlib is there; returns whether it is."""
+    try:
+        import matplotlib
+
+        matplotlib.use("agg")
+        from matplotlib import pyplot
+    except ImportError:
+        return False
+    size = 3 + 0.5 * len(problem.labels)
+    figure, axes = pyplot.subplots(figsize=(size, size))
+    metrics.ConfusionMatrixDisplay(
+        confusion(problem, probabilities, targets), display_labels=problem.labels
+    ).plot(ax=axes, xticks_rotation="vertical", colorbar=False)
+    figure.savefig(path, bbox_inches="tight", dpi=150)
+    pyplot.close(figure)
+    return True
