@@ -81,7 +81,7 @@ class Selection(tf.train.CheckpointSaverListener):
             self._best["evaluations_since"] = 0
         else:
             self._best["evaluations_since"] += 1
-        self._best["last_step"] = step
+        self._best["last_step"], self._best["last_score"] = step, score
         path = os.path.join(self._directory, BEST, SCORE)
         files.write_text(path, json.dumps(self._best, indent=2) + "\n")
 
