@@ -3,7 +3,8 @@
     python benchmarks/aids.py --data_dir=DIR --bert_dir=DIR [--rows=2000] [--seeds=1,2,3]
 
 The data is in SST-2's layout; the first rows of its training file are trained on for three epochs,
-batch 32, 64 tokens, rate 5e-5, and evaluated on its dev file after each. Every aid is tried by itself.
+batch 32, 64 tokens, rate 5e-5, and evaluated on its dev file after each. Every aid is tried by
+itself.
 """
 
 import argparse

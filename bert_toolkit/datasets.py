@@ -122,7 +122,9 @@ def load(
     raw_train = read({"": task.train})[""] if task.train and (train or splits_own) else None
     raw_dev = read(task.dev) if dev else {}
     raw_test = read(task.test) if test else {}
-    problem = _problem(task, raw_train, raw_dev, model_dirs)
+    if not bad.skip:
+        bad.finish(options.output_dir)
+    problem = _problem(task, raw_train, model_dirs)
     metric = task.metric or USUAL_METRIC[problem.kind]
 
     def labelled(raw: Optional[tuple[str, list[Example]]]) -> list[Example]:
@@ -191,7 +193,7 @@ def _example(table: tables.Table, line: int, fields: Any, split: Split, number: 
 # --- Labels ---
 
 
-def _problem(task: Task, train: Any, dev: Mapping[str, Any], directories: Sequence[str]) -> Problem:
+def _problem(task: Task, train: Any, directories: Sequence[str]) -> Problem:
     """Returns what is to be predicted: declared, or known to a model, or seen in the data."""
     if task.kind is not None and (task.labels is not None or task.kind == REGRESSION):
         return Problem(task.kind, task.labels or ())

@@ -170,7 +170,7 @@ def cell(table: Table, fields: Any, column: Union[int, str]) -> Any:
         wanted = " or ".join(map(repr, names)) or f"number {position + 1}"
         known = ", ".join(map(repr, table.names)) or f"{len(fields)}, and no header"
         raise UserError(
-            f"{table.path}: no column {wanted}; its columns: {known}. Is it the right file? In files"
-            " of your own, --text_column and --label_column say which to take"
+            f"{table.path}: no column {wanted}; its columns: {known}. Is it the right file? In"
+            " files of your own, --text_column and --label_column say which to take"
         )
     return fields[position]

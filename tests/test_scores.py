@@ -1,0 +1,151 @@
+"""Metrics and calibration: against scikit-learn, scipy and the definitions."""
+
+import numpy as np
+import pytest
+from scipy import stats
+from sklearn import metrics
+
+from bert_toolkit import calibration, problems, scores
+from bert_toolkit.errors import UserError
+from bert_toolkit.problems import MULTI, REGRESSION, SINGLE, Problem
+
+RANDOM = np.random.RandomState(0)
+BINARY = Problem(SINGLE, ("no", "yes"))
+THREE = Problem(SINGLE, ("a", "b", "c"))
+TAGS = Problem(MULTI, ("x", "y", "z"))
+NUMBER = Problem(REGRESSION)
+
+
+def logits_of(targets, labels, strength=1.0):
+    return RANDOM.normal(size=(len(targets), labels)) + strength * np.eye(labels)[targets]
+
+
+def test_one_of_two_labels():
+    targets = RANDOM.randint(0, 2, 200)
+    logits = logits_of(targets, 2)
+    found = scores.score(BINARY, logits, targets)
+    chances = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    predicted = logits.argmax(-1)
+    expected = {
+        "loss": metrics.log_loss(targets, chances),
+        "accuracy": metrics.accuracy_score(targets, predicted),
+        "f1": metrics.f1_score(targets, predicted),
+        "f1_macro": metrics.f1_score(targets, predicted, average="macro"),
+        "precision": metrics.precision_score(targets, predicted),
+        "recall": metrics.recall_score(targets, predicted),
+        "matthews": metrics.matthews_corrcoef(targets, predicted),
+        "roc_auc": metrics.roc_auc_score(targets, chances[:, 1]),
+        "average_precision": metrics.average_precision_score(targets, chances[:, 1]),
+    }
+    for name, value in expected.items():
+        assert found[f"eval_{name}"] == pytest.approx(value), name
+
+
+def test_one_of_three_labels():
+    targets = RANDOM.randint(0, 3, 200)
+    logits = logits_of(targets, 3)
+    found = scores.score(THREE, logits, targets)
+    chances = THREE.probabilities(logits)
+    assert found["eval_loss"] == pytest.approx(metrics.log_loss(targets, chances))
+    assert found["eval_roc_auc_macro"] == pytest.approx(
+        metrics.roc_auc_score(targets, chances, multi_class="ovr")
+    )
+    assert "eval_f1" not in found
+
+
+def test_several_labels():
+    targets = RANDOM.randint(0, 2, (200, 3))
+    logits = RANDOM.normal(size=(200, 3)) + targets
+    found = scores.score(TAGS, logits, targets)
+    chances = 1 / (1 + np.exp(-logits))
+    loss = np.mean([metrics.log_loss(targets[:, i], chances[:, i]) for i in range(3)])
+    assert found["eval_loss"] == pytest.approx(loss)
+    assert found["eval_f1_micro"] == pytest.approx(
+        metrics.f1_score(targets, logits > 0, average="micro")
+    )
+    assert found["eval_accuracy"] == pytest.approx((targets == (logits > 0)).all(-1).mean())
+
+
+def test_numbers():
+    targets = RANDOM.normal(size=50)
+    predicted = targets + RANDOM.normal(size=50)
+    found = scores.score(NUMBER, predicted[:, None], targets)
+    assert found["eval_pearson"] == pytest.approx(stats.pearsonr(targets, predicted)[0])
+    assert found["eval_spearman"] == pytest.approx(stats.spearmanr(targets, predicted)[0])
+    assert found["eval_loss"] == pytest.approx(((targets - predicted) ** 2).mean())
+
+
+def test_labels_that_none_has_give_no_metric_that_is_no_number():
+    found = scores.score(BINARY, logits_of(np.zeros(5, int), 2), np.zeros(5, int))
+    assert all(np.isfinite(value) for value in found.values())
+    assert "eval_roc_auc" not in found
+
+
+def test_calibration_error_by_its_definition():
+    sure = np.array([0.95, 0.95, 0.95, 0.95, 0.55])
+    chances = np.stack([sure, 1 - sure], -1)
+    targets = np.array([0, 0, 0, 1, 0])
+    # Bin of 0.95: sure 0.95, right 0.75, 4 of 5; bin of 0.55: sure 0.55, right 1, 1 of 5.
+    expected = 0.8 * 0.2 + 0.2 * 0.45
+    assert scores.calibration_error(chances, targets) == pytest.approx(expected)
+
+
+def test_a_report_has_each_label_and_the_matrix():
+    targets = np.array([0, 1, 2, 2])
+    report = scores.report(THREE, np.eye(3)[[0, 1, 2, 0]] * 5.0, targets)
+    assert report.splitlines()[-3:] == [
+        "     a     1     0     0",
+        "     b     0     1     0",
+        "     c     1     0     1",
+    ]
+
+
+@pytest.mark.parametrize("problem", [BINARY, TAGS], ids=["single", "multi"])
+def test_a_temperature_is_found(problem):
+    """Logits that are three times too sure."""
+    true = RANDOM.normal(size=(4000, problem.outputs)) * 1.5
+    chances = problem.probabilities(true)
+    if problem is BINARY:
+        targets = (RANDOM.uniform(size=4000) < chances[:, 1]).astype(int)
+    else:
+        targets = (RANDOM.uniform(size=chances.shape) < chances).astype(int)
+    found = calibration.fit(problem, 3 * true, targets)
+    assert found.temperature == pytest.approx(3, rel=0.1)
+
+
+def test_thresholds_of_rare_labels_have_the_best_f1():
+    targets = (RANDOM.uniform(size=(3000, 3)) < [0.05, 0.3, 0.6]).astype(int)
+    logits = 2 * targets + RANDOM.normal(size=targets.shape) - 1.5
+    found = calibration.fit(TAGS, logits, targets)
+    chances = found.probabilities(TAGS, logits)
+    for label, threshold in enumerate(found.thresholds):
+        best = metrics.f1_score(targets[:, label], chances[:, label] >= threshold)
+        for other in np.linspace(0.05, 0.95, 19):
+            assert best >= metrics.f1_score(targets[:, label], chances[:, label] >= other)
+
+
+@pytest.mark.parametrize(("below", "answers"), [("0.8", ["other", "yes"]), ("50%", ["other", "yes"]), ("0.5", ["yes", "yes"])])  # fmt: skip
+def test_unsure_answers_are_rejected(below, answers):
+    logits = np.array([[0.0, 0.5], [0.0, 3.0]])
+    found = calibration.reject(calibration.Calibration(), below, BINARY, logits)
+    assert found.answers(BINARY, found.probabilities(BINARY, logits)) == answers
+
+
+def test_bounds_that_are_none():
+    for below in ("x", "2", "101%"):
+        with pytest.raises(UserError, match=f"--reject_below={below}: expected a probability"):
+            calibration.reject(calibration.Calibration(), below, BINARY, np.zeros((1, 2)))
+    with pytest.raises(UserError, match="this is regression"):
+        calibration.reject(calibration.Calibration(), "0.5", NUMBER, np.zeros((1, 1)))
+
+
+def test_answers_of_every_kind():
+    plain = calibration.Calibration()
+    assert plain.answers(TAGS, np.array([[0.6, 0.2, 0.9], [0.1, 0.1, 0.1]])) == ["x,z", ""]
+    assert plain.answers(NUMBER, np.array([[1.5]])) == ["1.5"]
+    assert plain.answers(problems.Problem(SINGLE, ("p", "q")), np.array([[0.7, 0.3]])) == ["p"]
+
+
+def test_better_is_more_or_less():
+    assert scores.is_better("accuracy", 0.9, 0.8)
+    assert scores.is_better("loss", 0.8, 0.9)
