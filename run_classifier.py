@@ -204,6 +204,8 @@ class Options(DataOptions, cli.ModelOptions, cli.TrainingOptions):
         every = self.evaluate_every
         if every not in (None, "epoch") and not (every.isdigit() and int(every)):
             problems.append(f"--evaluate_every={every}: expected epoch, or a number of steps")
+        if self.checkpoint == "best" and self.actions()[0] and not every and self.num_runs == 1:
+            problems.append("--checkpoint=best: --evaluate_every says when to look for the best")
         if self.early_stopping_patience and not every:
             problems.append("--early_stopping_patience goes with --evaluate_every")
         if self.early_stopping_patience and cluster.size() > 1:
@@ -250,7 +252,7 @@ def run(options: Options) -> dict[str, Any]:
 
 def run_once(options: Options) -> dict[str, Any]:
     """Does all for one seed."""
-    from bert_toolkit import checkpoints, classifier, datasets, encoded, model_dirs
+    from bert_toolkit import checkpoints, classifier, datasets, encoded, model_dirs, selection
 
     trains, evaluates, predicts = options.actions()
     task = options.task()
@@ -264,7 +266,11 @@ def run_once(options: Options) -> dict[str, Any]:
         options,
         splits=datasets.Wanted(trains, evaluates or bool(options.evaluate_every), predicts),
         seed=options.seed,
-        model_dirs=[options.output_dir, options.bert_dir or options.output_dir],
+        model_dirs=[
+            options.output_dir,
+            os.path.join(options.output_dir, selection.BEST),
+            options.bert_dir or options.output_dir,
+        ],
     )
     model_dirs.check_labels(options.output_dir, data.problem.labels)
     if trains:

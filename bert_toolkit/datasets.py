@@ -182,7 +182,10 @@ def _example(table: tables.Table, line: int, fields: Any, split: Split, number: 
         return value
 
     label = None if split.label is None else tables.cell(table, fields, split.label)
-    name = str(number) if split.index is None else str(tables.cell(table, fields, split.index))
+    name = str(number)
+    # Only what is predicted needs the ids of its file.
+    if split.index is not None and (split.label is None or split.index in (table.names or fields)):
+        name = str(tables.cell(table, fields, split.index))
     text_b = None if split.text_b is None else text(split.text_b)
     example = Example(name, text(split.text_a), text_b, label, line)
     if not example.text_a.strip() and split.label is not None:

@@ -1,0 +1,284 @@
+"""Choosing the best model, aids and predictions, through the stage as a user runs it."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import tensorflow.compat.v1 as tf
+from conftest import run_stage
+
+import run_baselines
+import run_classifier
+from bert_toolkit import classifier, datasets
+from bert_toolkit.data_flags import DataOptions
+from bert_toolkit.errors import UserError
+from bert_toolkit.problems import SINGLE, Problem
+
+
+@pytest.fixture
+def run(tmp_path, reviews, model_dir):
+    """Runs the stage on the little reviews as files of one's own; returns the metrics."""
+
+    def run(**flags):
+        chosen = {
+            "train_file": str(reviews / "train.tsv"),
+            "eval_file": str(reviews / "dev.tsv"),
+            "bert_dir": str(model_dir),
+            "output_dir": str(tmp_path / "out"),
+            "max_seq_length": 32,
+            "train_batch_size": 9,
+            "num_train_epochs": 2.0,
+            "learning_rate": 1e-3,
+            **flags,
+        }
+        return run_classifier.run(run_classifier.Options(**chosen))
+
+    return run
+
+
+def lines_of(path):
+    return [line.split("\t") for line in path.read_text().splitlines()]
+
+
+def test_the_best_model_is_kept_and_used(tmp_path, run, caplog):
+    caplog.set_level("INFO")
+    metrics = run(evaluate_every="epoch", num_train_epochs=4.0)
+    out = tmp_path / "out"
+    score = json.loads((out / "best" / "score.json").read_text())
+    assert metrics["eval_accuracy"] == pytest.approx(score["score"])
+    assert metrics["global_step"] == score["step"]
+    assert score["last_step"] == 16
+    assert caplog.text.count("accuracy") >= 4
+    # It is a whole model, without what training needs.
+    names = [name for name, _ in tf.train.list_variables(str(out / "best"))]
+    assert "output_weights" in names
+    assert not any("adam" in name for name in names)
+    again = run(bert_dir=str(out / "best"), output_dir=str(tmp_path / "again"), do_eval=True)
+    assert again["eval_loss"] == pytest.approx(metrics["eval_loss"], rel=1e-5)
+    last = run(do_eval=True, checkpoint="last")
+    assert last["global_step"] == 16
+
+
+def test_training_stops_when_nothing_gets_better(tmp_path, run, caplog):
+    caplog.set_level("INFO")
+    flags = {"evaluate_every": "2", "early_stopping_patience": 2, "learning_rate": 0.0}
+    run(num_train_epochs=20.0, **flags)
+    assert "not better for 2 evaluations: stopping" in caplog.text
+    assert tf.train.load_variable(str(tmp_path / "out"), "global_step") == 6
+    run(num_train_epochs=20.0, **flags)
+    assert "the run was stopped early before" in caplog.text
+
+
+def test_a_metric_that_is_none(run):
+    with pytest.raises(UserError, match="--best_metric=f2: expected one of loss, accuracy"):
+        run(evaluate_every="2", best_metric="f2")
+
+
+def test_several_runs_make_a_table(tmp_path, run, reviews):
+    metrics = run(num_runs=2, predict_file=str(reviews / "test.tsv"), id_column="index")
+    out = tmp_path / "out"
+    header, *rows = lines_of(out / "runs.tsv")
+    assert [row[0] for row in rows] == ["run_1", "run_2", "mean", "deviation"]
+    assert [row[1] for row in rows[:2]] == ["12345", "12346"]
+    column = header.index("eval_accuracy")
+    values = [float(row[column]) for row in rows]
+    assert values[2] == pytest.approx(np.mean(values[:2]), abs=1e-6)
+    assert values[3] == pytest.approx(np.std(values[:2], ddof=1), abs=1e-6)
+    assert metrics["eval_accuracy"] == pytest.approx(max(values[:2]), abs=1e-6)
+    assert tf.train.latest_checkpoint(str(out / "best"))
+    assert len(lines_of(out / "test_predictions.tsv")) == 7
+
+
+@pytest.mark.slow
+def test_the_same_rows_in_any_file_give_the_same_model(tmp_path, run, reviews):
+    rows = [line.split("\t") for line in (reviews / "train.tsv").read_text().splitlines()]
+    rows[1][0] = 'with "quotes"'
+    (reviews / "train.tsv").write_text("\n".join("\t".join(row) for row in rows) + "\n")
+    with open(tmp_path / "a.csv", "w", encoding="utf-8-sig", newline="") as file:
+        csv.writer(file).writerows(rows)
+    with open(tmp_path / "a.jsonl", "w", encoding="utf-8") as file:
+        file.writelines(json.dumps(dict(zip(rows[0], row))) + "\n" for row in rows[1:])
+    weights = []
+    for name in ("reviews/train.tsv", "a.csv", "a.jsonl"):
+        out = tmp_path / f"out-{name[-5:]}"
+        run(train_file=str(tmp_path / name), output_dir=str(out), deterministic=True)
+        weights.append(tf.train.load_variable(str(out), "output_weights"))
+    for other in weights[1:]:
+        np.testing.assert_allclose(weights[0], other, atol=1e-6)
+
+
+def test_the_worst_errors_and_the_report(tmp_path, run):
+    run()
+    out = tmp_path / "out"
+    header, *rows = lines_of(out / "eval_worst.tsv")
+    assert header == ["loss", "id", "line", "label", "prediction", "text"]
+    assert len(rows) == 12
+    losses = [float(row[0]) for row in rows]
+    assert losses == sorted(losses, reverse=True)
+    loss = json.loads((out / "eval_results.json").read_text())["eval_loss"]
+    assert np.mean(losses) == pytest.approx(loss, abs=1e-4)
+    assert "rows: true label, columns: predicted" in (out / "eval_report.txt").read_text()
+
+
+def test_calibration_is_kept_and_used(tmp_path, run, reviews, caplog):
+    caplog.set_level("INFO")
+    run(calibrate=True, reject_below="50%")
+    stored = json.loads((tmp_path / "out" / "calibration.json").read_text())
+    assert "temperature " in caplog.text
+    assert stored["reject_below"] > 0.5
+    run(do_predict=True, predict_file=str(reviews / "test.tsv"))
+    _, *rows = lines_of(tmp_path / "out" / "test_predictions.tsv")
+    for row in rows:
+        assert (row[1] == "other") is (max(map(float, row[2:4])) < stored["reject_below"])
+
+
+def multi_label_rows(path, header="text\tlabel"):
+    texts = [
+        ("light and peace", "good"),
+        ("woe and darkness", "bad"),
+        ("joy and woe", "good,bad"),
+        ("and the", ""),
+    ]
+    path.write_text("\n".join([header] + [f"{t} {n}\t{label}" for n in range(8) for t, label in texts]) + "\n")  # fmt: skip
+
+
+def test_several_labels_and_numbers(tmp_path, run):
+    multi_label_rows(tmp_path / "m.tsv")
+    metrics = run(
+        train_file=str(tmp_path / "m.tsv"),
+        eval_file=str(tmp_path / "m.tsv"),
+        predict_file=str(tmp_path / "m.tsv"),
+        problem_type="multi_label",
+        num_train_epochs=15.0,
+        class_weights=["balanced"],
+    )
+    assert metrics["eval_f1_micro"] > 0.9
+    header, *rows = lines_of(tmp_path / "out" / "test_predictions.tsv")
+    assert header == ["index", "prediction", "probability_bad", "probability_good"]
+    assert {row[1] for row in rows} <= {"", "bad", "good", "bad,good"}
+
+    (tmp_path / "n.tsv").write_text(
+        "text\tlabel\n" + "".join(f"light {n}\t1.5\nwoe {n}\t-0.5\n" for n in range(18))
+    )
+    metrics = run(
+        train_file=str(tmp_path / "n.tsv"),
+        eval_file=str(tmp_path / "n.tsv"),
+        predict_file=str(tmp_path / "n.tsv"),
+        output_dir=str(tmp_path / "numbers"),
+        num_train_epochs=10.0,
+    )
+    assert metrics["eval_pearson"] > 0.9
+    header, *rows = lines_of(tmp_path / "numbers" / "test_predictions.tsv")
+    assert header == ["index", "prediction"]
+    assert float(rows[0][1]) > 0.5 > float(rows[1][1])
+
+
+def test_windows_of_long_texts_are_averaged(tmp_path, run, reviews):
+    long = " ".join(["a song of joy and peace"] * 6)
+    (tmp_path / "long.tsv").write_text(f"sentence\n{long}\na cry of sorrow\n")
+    run(window_stride=8, max_seq_length=16)
+    run(
+        do_predict=True,
+        predict_file=str(tmp_path / "long.tsv"),
+        window_stride=8,
+        max_seq_length=16,
+    )
+    _, *rows = lines_of(tmp_path / "out" / "test_predictions.tsv")
+    assert [row[0] for row in rows] == ["0", "1"]
+
+
+@pytest.mark.slow
+def test_a_pipeline(tmp_path, run):
+    run(eval_file=None)
+    texts = "the people rejoice with gladness\nthe wicked perish in darkness\n\n"
+    result = run_stage(
+        "run_classifier",
+        {"output_dir": tmp_path / "out", "predict_file": "-", "max_seq_length": 32},
+        input=texts,
+    )
+    assert result.returncode == 0, result.stderr
+    rows = [line.split("\t") for line in result.stdout.splitlines()]
+    assert [row[0] for row in rows] == ["0", "1"]
+    assert {row[1] for row in rows} <= {"0", "1"}
+    assert all(len(row) == 5 for row in rows)
+    assert "1 blank lines left out" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"evaluate_every": "often"}, "--evaluate_every=often: expected epoch, or a number"),
+        ({"early_stopping_patience": 2}, "--early_stopping_patience goes with --evaluate_every"),
+        ({"oversample": True, "class_weights": ["balanced"]}, "choose one"),
+        ({"class_weights": ["0:2"]}, "expected balanced, or a weight for each label: 0:1,1:1"),
+        ({"checkpoint": "best"}, "--checkpoint=best: --evaluate_every says when"),
+        ({"eval_file": None, "evaluate_every": "2"}, "nothing to evaluate on: pass --eval_file"),
+        ({"task_name": "sst-2"}, "--data_dir is required with --task_name"),
+    ],
+)
+def test_flags_that_do_not_fit(run, flags, message):
+    with pytest.raises(UserError, match=message):
+        run(**flags)
+
+
+def uneven(**flags):
+    rows = [datasets.Example("0", "t", None, label) for label in "aaaaaab"]
+    data = datasets.Data(Problem(SINGLE, ("a", "b")), "accuracy", rows, {}, {})
+    options = type("Options", (), {"class_weights": None, "oversample": False, **flags})
+    return data, options
+
+
+def test_weights_and_copies_of_rare_labels():
+    assert classifier.class_weights(*uneven(class_weights=["balanced"])) == [7 / 12, 7 / 2]
+    assert classifier.class_weights(*uneven(class_weights=["b:3", "a:1"])) == [1.0, 3.0]
+    assert classifier.class_weights(*uneven()) is None
+    assert classifier.copies(*uneven(oversample=True)) == [1] * 6 + [6]
+
+
+def test_submissions_to_glue(tmp_path, reviews, model_dir):
+    options = run_classifier.Options(
+        task_name="sst-2",
+        data_dir=str(reviews),
+        bert_dir=str(model_dir),
+        output_dir=str(tmp_path / "out"),
+        do_train=True,
+        do_predict=True,
+        num_train_epochs=1.0,
+    )
+    run_classifier.run(options)
+    header, *rows = lines_of(tmp_path / "out" / "SST-2.tsv")
+    assert header == ["index", "prediction"]
+    assert [row[0] for row in rows] == [str(100 + number) for number in range(6)]
+
+
+def test_baselines(tmp_path, reviews, capsys):
+    keywords = tmp_path / "words.json"
+    keywords.write_text('{"1": ["rejoice", "blessed", "joy"], "0": ["wicked", "woe", "cry"]}')
+    found = run_baselines.run(
+        run_baselines.Options(
+            task_name="sst-2",
+            data_dir=str(reviews),
+            keywords=str(keywords),
+            output_dir=str(tmp_path / "out"),
+        )
+    )
+    assert found["majority"]["eval_accuracy"] == 0.5
+    assert found["keywords"]["eval_accuracy"] == 1.0
+    assert found["tf-idf, logistic regression"]["eval_accuracy"] == 1.0
+    printed = capsys.readouterr().out
+    assert (tmp_path / "out" / "baselines.tsv").read_text() == printed
+    assert printed.splitlines()[0].startswith("baseline\teval_loss\teval_accuracy")
+
+
+def test_baselines_of_other_problems(tmp_path):
+    multi_label_rows(tmp_path / "m.tsv")
+    found = run_baselines.run(
+        run_baselines.Options(
+            train_file=str(tmp_path / "m.tsv"), eval_split=0.25, problem_type="multi_label"
+        )
+    )
+    assert found["tf-idf, logistic regression"]["eval_f1_micro"] > 0.9
+    with pytest.raises(UserError, match="--eval_file or --eval_split is required"):
+        run_baselines.Options(train_file="x.tsv")
+    assert DataOptions(train_file="x").is_custom
