@@ -199,8 +199,8 @@ class Options(DataOptions, cli.ModelOptions, cli.TrainingOptions):
         problems = self.data_problems()
         if not any(self.actions()):
             problems.append("nothing to do: pass --do_train, --do_eval or --do_predict")
-        if not self.bert_dir and files.exists(os.path.join(self.output_dir, "bert_config.json")):
-            object.__setattr__(self, "bert_dir", self.output_dir)
+        if not self.bert_dir and not self.bert_config_file:
+            object.__setattr__(self, "bert_dir", self._own_model())
         every = self.evaluate_every
         if every not in (None, "epoch") and not (every.isdigit() and int(every)):
             problems.append(f"--evaluate_every={every}: expected epoch, or a number of steps")
@@ -214,6 +214,13 @@ class Options(DataOptions, cli.ModelOptions, cli.TrainingOptions):
             problems.append("--oversample and --class_weights: both for the same; choose one")
         problems += self.training_problems()
         cli.check(problems + self.missing_files("bert_config_file", "vocab_file"))
+
+    def _own_model(self) -> Optional[str]:
+        """Returns the directory of the model that an earlier run left, if there is one."""
+        for directory in (self.output_dir, os.path.join(self.output_dir, "best")):
+            if files.exists(os.path.join(directory, "checkpoint")):
+                return directory
+        return None
 
     def actions(self) -> tuple[bool, bool, bool]:
         """Returns whether to train, to evaluate and to predict: as told, or as the files say."""

@@ -56,6 +56,7 @@ setup(
             "mypy>=1.8,<3",
         ],
         "beam": ["apache-beam>=2.50,<2.78", "protobuf<5"],  # TensorFlow 2.15 wants protobuf 4
+        "plot": ["matplotlib>=3.6,<4"],
         "vocab": ["tokenizers>=0.15,<1"],
         "bench": ["torch>=2.1", "transformers>=4.40", "tokenizers>=0.15,<1"],
     },

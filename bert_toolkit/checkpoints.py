@@ -99,6 +99,8 @@ _TRAINED = (
     "graph.pbtxt",
     "events.out.tfevents.*",
     "training_log.jsonl",
+    "best/*",
+    "calibration.json",
 )
 
 

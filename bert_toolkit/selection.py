@@ -106,7 +106,7 @@ def keep(checkpoint: str, directory: str) -> None:
     before = tf.train.latest_checkpoint(best)
     prefix = os.path.join(best, os.path.basename(checkpoint))
     checkpoints.save(prefix, checkpoints.read(checkpoint))
-    tf.train.update_checkpoint_state(best, os.path.basename(checkpoint))
+    tf.train.update_checkpoint_state(best, prefix)
     if before and before != prefix:
         tf.train.remove_checkpoint(before)
 

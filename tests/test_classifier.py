@@ -17,15 +17,16 @@ from bert_toolkit.problems import SINGLE, Problem
 
 
 @pytest.fixture
-def run(tmp_path, reviews, model_dir):
+def run(tmp_path, reviews, model_dir, monkeypatch):
     """Runs the stage on the little reviews as files of one's own; returns the metrics."""
+    monkeypatch.chdir(tmp_path)  # paths are relative, as most are on a command line
 
     def run(**flags):
         chosen = {
             "train_file": str(reviews / "train.tsv"),
             "eval_file": str(reviews / "dev.tsv"),
             "bert_dir": str(model_dir),
-            "output_dir": str(tmp_path / "out"),
+            "output_dir": "out",
             "max_seq_length": 32,
             "train_batch_size": 9,
             "num_train_epochs": 2.0,
@@ -68,6 +69,8 @@ def test_training_stops_when_nothing_gets_better(tmp_path, run, caplog):
     assert tf.train.load_variable(str(tmp_path / "out"), "global_step") == 6
     run(num_train_epochs=20.0, **flags)
     assert "the run was stopped early before" in caplog.text
+    run(num_train_epochs=1.0, overwrite=True, **flags)  # forgets the best model too
+    assert tf.train.load_variable(str(tmp_path / "out"), "global_step") == 4
 
 
 def test_a_metric_that_is_none(run):
@@ -87,6 +90,10 @@ def test_several_runs_make_a_table(tmp_path, run, reviews):
     assert values[3] == pytest.approx(np.std(values[:2], ddof=1), abs=1e-6)
     assert metrics["eval_accuracy"] == pytest.approx(max(values[:2]), abs=1e-6)
     assert tf.train.latest_checkpoint(str(out / "best"))
+    assert len(lines_of(out / "test_predictions.tsv")) == 7
+    # The model of the runs is found by the directory alone.
+    (out / "test_predictions.tsv").unlink()
+    run(bert_dir=None, do_predict=True, predict_file=str(reviews / "test.tsv"), id_column="index")
     assert len(lines_of(out / "test_predictions.tsv")) == 7
 
 
