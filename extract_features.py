@@ -1,18 +1,25 @@
-r"""Writes the vectors that BERT computes for every token of every line of a text.
+r"""Writes the vectors that BERT computes for every token, or for every line, of a text.
 
 Reads   lines of text, or pairs written as "first text ||| second text", and a pretrained model.
 Writes  JSON lines: {"linex_index": 0, "features": [{"token": "[CLS]", "layers": [{"index": -1,
         "values": [0.123456, ...]}, ...]}, ...]}; linex_index is the number of the line from 0.
+        With --pooling {"linex_index": 0, "vector": [0.123456, ...]}, or an array (.npy).
 
-Example:
+Examples:
   python extract_features.py --input_file=sample_data/lines.txt --output_file=out/features.jsonl \
     --bert_dir=out/pretrained --layers=-1,-2
+
+  python extract_features.py --input_file=sample_data/lines.txt --output_file=out/vectors.npy \
+    --bert_dir=out/pretrained --layers=-1 --pooling=mean --normalize
 """
 
+import contextlib
 import dataclasses
+import functools
 import re
-from collections.abc import Iterator, Mapping
-from typing import Any, Optional
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from typing import IO, Any, Optional
 
 from absl import flags, logging
 
@@ -21,20 +28,48 @@ from bert_toolkit.engine import DEFAULT_ENGINE, Engine
 from bert_toolkit.errors import UserError
 from bert_toolkit.progress import Progress, size
 
+COMBINATIONS = ["separate", "concat", "mean", "sum"]
+POOLINGS = ["none", "cls", "mean", "max", "mean_max"]
+STREAM = "-"  # standard input or output
+
 
 def define_flags() -> None:
     """Defines the flags of this stage."""
     with cli.group("Input and output"):
         flags.DEFINE_string(
-            "input_file", None, "Text to read, a line at a time; .gz or plain.", required=True
+            "input_file",
+            None,
+            "Text to read, a line at a time; .gz or plain; - for standard input.",
+            required=True,
         )
-        flags.DEFINE_string("output_file", None, "JSON lines to write.", required=True)
+        flags.DEFINE_string(
+            "output_file",
+            None,
+            "JSON lines to write; with --pooling, a name that ends in .npy makes an array of"
+            " float32, [lines, size]. - for JSON lines on standard output.",
+            required=True,
+        )
         flags.DEFINE_string(
             "layers",
             "-1,-2,-3,-4",
             "Layers to write, separated by commas: -1 is the last, -2 the one below; 0 is the"
-            " first.",
+            " first; 0..5 for several, or all.",
         )
+        flags.DEFINE_enum(
+            "combine",
+            "separate",
+            COMBINATIONS,
+            "What to make of several layers: nothing, their vectors one after the other, their"
+            " mean, or their sum. With --pooling, separate is concat.",
+        )
+        flags.DEFINE_enum(
+            "pooling",
+            "none",
+            POOLINGS,
+            "One vector a line, and of what: of [CLS], the mean over tokens ([CLS] and [SEP] are"
+            " among them), the largest of each dimension, or the last two one after the other.",
+        )
+        flags.DEFINE_boolean("normalize", False, "Scale vectors of --pooling to length 1.")
         flags.DEFINE_integer(
             "max_seq_length",
             128,
@@ -64,12 +99,24 @@ class Options(cli.ModelOptions, cli.DeviceOptions):
     input_file: str = ""
     output_file: str = ""
     layers: str = "-1,-2,-3,-4"
+    combine: str = "separate"
+    pooling: str = "none"
+    normalize: bool = False
     max_seq_length: int = 128
     batch_size: int = 32
     use_one_hot_embeddings: bool = False
 
     def __post_init__(self):
-        cli.check(self.missing_files("bert_config_file", "vocab_file", "init_checkpoint"))
+        problems = []
+        if self.output_file.endswith(".npy") and self.pooling == "none":
+            problems.append(
+                f"--output_file={self.output_file}: tokens of lines make no array; pass --pooling,"
+                " or write JSON lines"
+            )
+        if self.normalize and self.pooling == "none":
+            problems.append("--normalize goes with --pooling")
+        missing = self.missing_files("bert_config_file", "vocab_file", "init_checkpoint")
+        cli.check(problems + missing)
 
 
 def run(options: Options) -> int:
@@ -81,8 +128,10 @@ def run(options: Options) -> int:
     # TensorFlow is imported when a model is needed, so that --help and mistakes answer at once.
     from bert_toolkit import checkpoints, estimators, model_dirs, model_fns
 
-    files.check_input(options.input_file, "input_file")
-    files.check_output(options.output_file)
+    if options.input_file != STREAM:
+        files.check_input(options.input_file, "input_file")
+    if options.output_file != STREAM:
+        files.check_output(options.output_file)
     model = model_dirs.find(options)
     model_dirs.check_length(options.max_seq_length, model)
     layers = parse_layers(options.layers, model.config.num_hidden_layers)
@@ -95,13 +144,21 @@ def run(options: Options) -> int:
         engine = dataclasses.replace(options.engine(), one_hot_embeddings=one_hot)
         runner = estimators.Runner(
             model_fns.make(
-                network(model.config, layers, engine), None, init_checkpoint, options.use_tpu
+                network(model.config, layers, engine, Vectors.of(options)),
+                None,
+                init_checkpoint,
+                options.use_tpu,
             ),
             None,
             options,
             estimators.BatchSizes(predict=options.batch_size),
         )
-        count = write_features(runner.predict(lines), layers, tokenizer, lines, options.output_file)
+        batches = runner.predict(lines)
+        if options.output_file.endswith(".npy"):
+            count = write_array(batches, lines, options.output_file)
+        else:
+            rows = functools.partial(json_rows, layers=layers, tokenizer=tokenizer)
+            count = write_lines(batches, rows, lines, options.output_file)
     lines.warn()
     return count
 
@@ -112,12 +169,20 @@ def parse_layers(text: str, num_layers: int) -> list[int]:
     Raises:
       UserError: not a list of numbers of layers that the model has.
     """
-    try:
-        layers = [int(part) for part in text.split(",")]
-    except ValueError:
-        raise UserError(
-            f"--layers={text}: expected whole numbers separated by commas, such as -1,-2"
-        ) from None
+    if text == "all":
+        return list(range(num_layers))
+    layers: list[int] = []
+    for part in text.split(","):
+        found = re.fullmatch(r" *(-?\d+)(?:\.\.(-?\d+))? *", part)
+        if found is None:
+            raise UserError(
+                f"--layers={text}: expected numbers separated by commas, such as -1,-2, ranges such"
+                " as 0..5, or all"
+            )
+        first, last = int(found[1]), int(found[2] or found[1])
+        layers += range(first, last + 1)
+        if last < first:
+            raise UserError(f"--layers={text}: the range {part} ends before it begins")
     for layer in layers:
         if not -num_layers <= layer < num_layers:
             raise UserError(
@@ -161,7 +226,8 @@ class LineInput:
     def sequences(self) -> Iterator[dict[str, Any]]:
         """Yields each line's features, unpadded; keeps an error, which TensorFlow would garble."""
         try:
-            for index, line in enumerate(files.read_lines(self.path)):
+            lines = files.read_lines(self.path) if self.path != STREAM else sys.stdin
+            for index, line in enumerate(lines):
                 text_a, text_b = split_pair(line.strip())
                 encoded = features.encode(self.tokenizer, text_a, text_b, self.max_seq_length)
                 self.cut_count += encoded.cut > 0
@@ -206,27 +272,70 @@ def split_pair(line: str) -> tuple[str, Optional[str]]:
     return (match.group(1), match.group(2)) if match else (line, None)
 
 
-def write_features(batches, layers: list[int], tokenizer, lines: LineInput, path: str) -> int:
-    """Writes the JSON lines of all batches, as a whole or not at all; returns how many."""
-    import orjson
+def write_lines(batches, rows: Callable, lines: LineInput, path: str) -> int:
+    """Writes the JSON lines of all batches; returns how many.
 
-    with files.replacing([path]) as [unfinished], Progress("extracting", "lines") as progress:
-        with files.open_binary(unfinished, "wb") as writer:
-            for batch in batches:
-                for row in json_rows(batch, layers, tokenizer):
-                    writer.write(
-                        orjson.dumps(
-                            row, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE
-                        )
-                    )
-                    progress.update()
-            written = writer.tell()
-        if lines.error is not None:
-            raise lines.error
-        if not progress.done:
-            raise UserError(f"{lines.path}: empty; expected lines of text")
+    A file appears as a whole or not at all.
+    """
+    with contextlib.ExitStack() as stack:
+        writer: IO[bytes] = sys.stdout.buffer
+        if path != STREAM:
+            [unfinished] = stack.enter_context(files.replacing([path]))
+            writer = stack.enter_context(files.open_binary(unfinished, "wb"))
+        progress = stack.enter_context(Progress("extracting", "lines"))
+        written = 0
+        for batch in batches:
+            for row in rows(batch):
+                written += writer.write(_as_json(row))
+                progress.update()
+        _check_end(progress.done, lines)
     logging.info("wrote %s: %s lines, %s", path, f"{progress.done:,}", size(written))
     return progress.done
+
+
+def _as_json(row: Mapping[str, Any]) -> bytes:
+    import orjson
+
+    return orjson.dumps(row, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE)
+
+
+def write_array(batches, lines: LineInput, path: str) -> int:
+    """Writes the vectors of all batches as an array, [lines, size]; returns the number of lines."""
+    import numpy as np
+
+    with (
+        files.replacing([path]) as [unfinished],
+        Progress("extracting", "lines") as progress,
+        open(unfinished, "wb") as writer,
+    ):
+        width = 0
+        for batch in batches:
+            vectors = batch["vector"][batch["unique_ids"] >= 0].astype("<f4")
+            if not width:
+                width = vectors.shape[1]
+                _write_header(writer, 0, width)
+            writer.write(np.ascontiguousarray(vectors).tobytes())
+            progress.update(len(vectors))
+        _check_end(progress.done, lines)
+        written = writer.tell()
+        writer.seek(0)
+        _write_header(writer, progress.done, width)
+    logging.info("wrote %s: %s x %d, %s", path, f"{progress.done:,}", width, size(written))
+    return progress.done
+
+
+def _write_header(writer: IO[bytes], rows: int, width: int) -> None:
+    """Writes the beginning of an .npy file, of which the length does not depend on the numbers."""
+    header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({rows}, {width}), }}"
+    writer.write(b"\x93NUMPY\x01\x00" + (118).to_bytes(2, "little"))
+    writer.write(header.ljust(117).encode() + b"\n")
+
+
+def _check_end(done: int, lines: LineInput) -> None:
+    if lines.error is not None:
+        raise lines.error
+    if not done:
+        raise UserError(f"{lines.path}: empty; expected lines of text")
 
 
 def json_rows(batch: Mapping[str, Any], layers: list[int], tokenizer) -> Iterator[dict[str, Any]]:
@@ -235,9 +344,18 @@ def json_rows(batch: Mapping[str, Any], layers: list[int], tokenizer) -> Iterato
 
     # Rounded in double precision, as published: 6 decimals of a float32 may need more than its
     # digits.
-    values = [
-        np.round(batch[f"layer_{layer}"].astype(np.float64), 6) for layer in layers
-    ]  # [B, S, H] each
+    def rounded(name: str):
+        return np.round(batch[name].astype(np.float64), 6)
+
+    if "vector" in batch:
+        for vector, unique_id in zip(rounded("vector"), batch["unique_ids"]):
+            if unique_id >= 0:  # fills no batch
+                yield {"linex_index": int(unique_id), "vector": vector}
+        return
+    combined = "combined" in batch
+    values = [rounded("combined")] if combined else [rounded(f"layer_{n}") for n in layers]
+    numbers = [",".join(map(str, layers))] if combined else layers
+    # [B, S, H] each
     lengths = batch["input_mask"].sum(axis=1)
     for row, unique_id in enumerate(batch["unique_ids"]):
         if unique_id < 0:  # fills the batch
@@ -250,7 +368,7 @@ def json_rows(batch: Mapping[str, Any], layers: list[int], tokenizer) -> Iterato
                     "token": token,
                     "layers": [
                         {"index": layer, "values": layer_values[row, position]}
-                        for layer, layer_values in zip(layers, values)
+                        for layer, layer_values in zip(numbers, values)
                     ],
                 }
                 for position, token in enumerate(tokens)
@@ -258,8 +376,30 @@ def json_rows(batch: Mapping[str, Any], layers: list[int], tokenizer) -> Iterato
         }
 
 
-def network(config, layers: list[int], engine: Engine = DEFAULT_ENGINE):
-    """Returns the function (features, mode) -> Outputs that builds BERT and gives some layers."""
+@dataclasses.dataclass(frozen=True)
+class Vectors:
+    """What is made of the layers: see the flags of these names."""
+
+    combine: str = "separate"
+    pooling: str = "none"
+    normalize: bool = False
+
+    @classmethod
+    def of(cls, options: Options) -> "Vectors":
+        """Returns what the flags ask for."""
+        return cls(options.combine, options.pooling, options.normalize)
+
+
+EVERY_LAYER = Vectors()
+
+
+def network(
+    config, layers: list[int], engine: Engine = DEFAULT_ENGINE, vectors: Vectors = EVERY_LAYER
+):
+    """Returns the function (features, mode) -> Outputs: BERT's layers, or what is made of them.
+
+    Predictions are "layer_N" for each layer, "combined" [B, S, D], or with pooling "vector" [B, D].
+    """
     import tensorflow.compat.v1 as tf
 
     from bert_toolkit import model_fns
@@ -267,11 +407,41 @@ def network(config, layers: list[int], engine: Engine = DEFAULT_ENGINE):
 
     def build(features: Mapping[str, tf.Tensor], mode: str) -> Outputs:
         model = model_fns.encoder(config, features, mode, engine)
-        outputs = model.get_all_encoder_layers()
-        passed_on = {name: features[name] for name in ("unique_ids", "input_ids", "input_mask")}
-        return Outputs({**passed_on, **{f"layer_{layer}": outputs[layer] for layer in layers}})
+        outputs = [model.get_all_encoder_layers()[layer] for layer in layers]  # [B, S, H] each
+        predictions = {name: features[name] for name in ("unique_ids", "input_ids", "input_mask")}
+        if vectors.pooling != "none":
+            states = combined(outputs, vectors.combine)
+            vector = pooled(states, features["input_mask"], vectors.pooling)
+            predictions["vector"] = tf.nn.l2_normalize(vector, -1) if vectors.normalize else vector
+        elif vectors.combine != "separate":
+            predictions["combined"] = combined(outputs, vectors.combine)
+        else:
+            predictions.update({f"layer_{n}": output for n, output in zip(layers, outputs)})
+        return Outputs(predictions)
 
     return build
+
+
+def combined(outputs: list, combine: str):
+    """Layers [B, S, H] -> [B, S, D]: their sum, their mean, or all one after the other."""
+    import tensorflow.compat.v1 as tf
+
+    if combine in ("sum", "mean"):
+        total = tf.add_n(outputs)
+        return total / len(outputs) if combine == "mean" else total
+    return tf.concat(outputs, -1)
+
+
+def pooled(states, input_mask, pooling: str):
+    """[B, S, D] -> [B, D], or [B, 2 * D] of mean_max: padding counts for nothing."""
+    import tensorflow.compat.v1 as tf
+
+    if pooling == "cls":
+        return states[:, 0]
+    mask = tf.cast(input_mask, tf.float32)[:, :, None]  # [B, S, 1]
+    mean = tf.reduce_sum(states * mask, 1) / tf.maximum(tf.reduce_sum(mask, 1), 1.0)
+    largest = tf.reduce_max(tf.where_v2(mask > 0, states, states.dtype.min), 1)
+    return {"mean": mean, "max": largest, "mean_max": tf.concat([mean, largest], -1)}[pooling]
 
 
 def main(values: Any) -> None:

@@ -10,6 +10,7 @@ VERSION = re.search(r'__version__ = "(.+)"', (HERE / "bert_toolkit/__init__.py")
 
 STAGES = [
     "build_vocab",
+    "convert_checkpoint",
     "create_pretraining_data",
     "extend_vocab",
     "extract_features",

@@ -13,7 +13,7 @@ environment for torch. All ways take the same batches of 32 in the same order, o
 
 "published way" is our engine with every sequence padded to its full length; "in 4 parts" and
 "recomputed" are ours with --gradient_accumulation_steps=4 and with --recompute, to save memory.
-transformers pads to
+"xla" is with --xla, padded to full length. transformers pads to
 the longest of a batch, as its users do, and trains with torch.optim.AdamW and the gradient clipped.
 The ways take turns; medians.
 """
@@ -113,7 +113,7 @@ def cut(batch):
     return {name: value[:, :longest] if name in along else value for name, value in batch.items()}
 
 
-def run_ours(arguments, work, batches, parts=1, **choices):
+def run_ours(arguments, work, batches, parts=1, xla=False, **choices):
     """Returns seconds of each step, run as the Estimator runs the stages' own model functions."""
     import tensorflow.compat.v1 as tf
 
@@ -143,6 +143,9 @@ def run_ours(arguments, work, batches, parts=1, **choices):
     session_config = tf.ConfigProto(
         intra_op_parallelism_threads=THREADS, inter_op_parallelism_threads=THREADS
     )
+    if xla:
+        os.environ["TF_XLA_FLAGS"] = "--tf_xla_cpu_global_jit"
+        session_config.graph_options.optimizer_options.global_jit_level = tf.OptimizerOptions.ON_2
     with tf.Graph().as_default(), tempfile.TemporaryDirectory() as directory:
         with checkpoints.as_tensorflow(weights_file) as weights:
             places = {
@@ -230,6 +233,7 @@ WAYS = {
     "ours": run_ours,
     "published way": lambda *work: run_ours(*work, remove_padding=False),
     "in 4 parts": lambda *work: run_ours(*work, parts=4),
+    "xla": lambda *work: run_ours(*work, xla=True, static_shapes=True, remove_padding=False),
     "recomputed": lambda *work: run_ours(*work, recompute=True),
     "torch float32": run_torch,
     "torch bfloat16": lambda *work: run_torch(*work, bfloat16=True),
@@ -237,6 +241,7 @@ WAYS = {
 
 
 def run_once(arguments):
+    """Prints the median of the seconds of a step, and the peak of memory in MB."""
     import resource
 
     batches = make_batches(arguments, arguments.work, arguments.steps + WARM_UP)

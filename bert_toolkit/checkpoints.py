@@ -87,6 +87,26 @@ def shapes(checkpoint: str) -> dict[str, list[int]]:
         ) from None
 
 
+def shapes_and_types(checkpoint: str) -> dict[str, tuple[list[int], np.dtype]]:
+    """Returns shape and type of every variable, those of training and copies too, by their names.
+
+    Args:
+      checkpoint: as `find` returns it.
+    """
+    if checkpoint.endswith(".safetensors"):
+        import safetensors
+
+        with safetensors.safe_open(checkpoint, framework="np") as reader:
+            arrays = {name: reader.get_tensor(name) for name in reader.keys()}  # noqa: SIM118
+        return {name: (list(value.shape), value.dtype) for name, value in arrays.items()}
+    reader = tf.train.load_checkpoint(checkpoint)
+    types = reader.get_variable_to_dtype_map()
+    return {
+        name: (shape, np.dtype(types[name].as_numpy_dtype))
+        for name, shape in reader.get_variable_to_shape_map().items()
+    }
+
+
 def _first_line(error: Exception) -> str:
     return (str(error) or type(error).__name__).splitlines()[0]
 

@@ -583,7 +583,7 @@ def test_bad_input_of_the_classifier(tmp_path, reviews, model_dir, broken, kind,
     ("flags", "message"),
     [
         ({"layers": "-3"}, "no layer -3; the model has 2, numbered 0 to 1 or -2 to -1"),
-        ({"layers": "last"}, "expected whole numbers"),
+        ({"layers": "last"}, "expected numbers separated by commas"),
         ({"input_file": "nowhere"}, "--input_file=nowhere: no such file"),
         ({"output_file": str(GOLDEN)}, "a directory; expected the name of a file"),
         ({"bert_dir": None, "bert_config_file": "x"}, "--init_checkpoint is required"),

@@ -1,0 +1,200 @@
+r"""Converts models between Google's layout and Hugging Face's, and looks into checkpoints.
+
+Reads   a model directory in either layout, or the output of a stage (--bert_dir).
+Writes  to --output_dir a model directory in the other, with encoder and heads and without what
+        only training needs; or, with --inspect or --compare, a table to standard output.
+
+Examples:
+  python convert_checkpoint.py --bert_dir=out/reviews --output_dir=out/for_transformers
+
+  python convert_checkpoint.py --bert_dir=all-MiniLM-L6-v2 --to=google --output_dir=out/minilm
+
+  python convert_checkpoint.py --bert_dir=out/pretrained --inspect
+
+  python convert_checkpoint.py --bert_dir=out/pretrained --output_dir=out/averaged \
+    --average=out/pretrained/model.ckpt-400,out/pretrained/model.ckpt-600
+"""
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, Optional
+
+import numpy as np
+from absl import flags, logging
+
+from bert_toolkit import cli, files
+from bert_toolkit.errors import UserError
+from bert_toolkit.progress import size
+
+HUGGING_FACE, GOOGLE = "hugging_face", "google"
+
+
+def define_flags() -> None:
+    """Defines the flags of this program."""
+    with cli.group("Model"):
+        cli.define_model_flags("The model's weights (or use --bert_dir).")
+        cli.define_tokenizer_flags()
+    with cli.group("What to do"):
+        flags.DEFINE_string("output_dir", None, "Model directory to write.")
+        flags.DEFINE_enum("to", HUGGING_FACE, [HUGGING_FACE, GOOGLE], "The layout to write.")
+        flags.DEFINE_enum(
+            "dtype",
+            "float32",
+            ["float32", "float16", "bfloat16"],
+            "What to store weights in; half as large, and a little less exact, in 16 bits.",
+        )
+        flags.DEFINE_list(
+            "average", None, "Checkpoints whose mean to take instead of the model's weights."
+        )
+        flags.DEFINE_boolean("inspect", False, "List variables, their shapes and sizes.")
+        flags.DEFINE_string(
+            "compare", None, "Another checkpoint: list by how much the variables differ."
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Options(cli.ModelOptions):
+    """The flags of this program, by their names."""
+
+    output_dir: Optional[str] = None
+    to: str = HUGGING_FACE
+    dtype: str = "float32"
+    average: Optional[Sequence[str]] = None
+    inspect: bool = False
+    compare: Optional[str] = None
+
+    def __post_init__(self):
+        problems = self.missing_files("bert_config_file", "init_checkpoint")
+        if not (self.output_dir or self.inspect or self.compare):
+            problems.append("nothing to do: pass --output_dir, --inspect or --compare")
+        if self.dtype == "bfloat16" and self.to == GOOGLE:
+            problems.append("--dtype=bfloat16: only for --to=hugging_face; use float16 or float32")
+        cli.check(problems)
+
+
+def run(options: Options) -> None:
+    """Converts, averages, inspects and compares as asked.
+
+    Raises:
+      UserError: an input cannot be used.
+    """
+    from bert_toolkit import checkpoints, model_dirs
+
+    model = model_dirs.find(options)
+    assert model.init_checkpoint
+    if options.inspect:
+        print(listing(checkpoints.shapes_and_types(model.init_checkpoint)), end="", flush=True)
+    weights = read(options, model.init_checkpoint)
+    if options.compare:
+        other = checkpoints.read(checkpoints.find(options.compare, "compare"))
+        print(comparison(weights, other), end="", flush=True)
+    if options.output_dir:
+        write(options, model, weights)
+
+
+def read(options: Options, checkpoint: str) -> dict[str, np.ndarray]:
+    """Returns the weights of the model, or the mean of those of --average."""
+    from bert_toolkit import checkpoints
+
+    if not options.average:
+        return checkpoints.read(checkpoint)
+    all_weights = [checkpoints.read(checkpoints.find(path, "average")) for path in options.average]
+    first = all_weights[0]
+    for path, weights in zip(options.average, all_weights):
+        for name in first.keys() | weights.keys():
+            shapes = [found[name].shape if name in found else None for found in (first, weights)]
+            if shapes[0] != shapes[1]:
+                raise UserError(
+                    f"--average: {name} has shape {shapes[1]} in {path}, {shapes[0]} in"
+                    f" {options.average[0]}; expected checkpoints of one model"
+                )
+    return {
+        name: np.mean([weights[name] for weights in all_weights], axis=0, dtype=np.float64).astype(
+            value.dtype
+        )
+        for name, value in first.items()
+    }
+
+
+def write(options: Options, model: Any, weights: Mapping[str, np.ndarray]) -> None:
+    """Writes the model directory."""
+    from bert_toolkit import checkpoints, hugging_face, model_dirs
+
+    assert options.output_dir
+    assert model.init_checkpoint
+    files.make_directory(options.output_dir, "output_dir")
+    stored = hugging_face.stored_as(weights, options.dtype)
+    labels, kind = labels_of(os.path.dirname(model.init_checkpoint), model.config)
+    if options.to == GOOGLE:
+        model_dirs.write(options.output_dir, model, labels)
+        checkpoints.save(os.path.join(options.output_dir, checkpoints.GOOGLE_NAME), stored)
+    else:
+        hugging_face.write(
+            options.output_dir, model.config, stored, model.vocab_file, model.rules, labels, kind
+        )
+    total = sum(value.nbytes for value in stored.values())
+    logging.info(
+        "wrote %s: %d variables, %s, for %s",
+        options.output_dir,
+        len(stored),
+        size(total),
+        "the stages" if options.to == GOOGLE else hugging_face.architecture(list(stored)),
+    )
+
+
+def labels_of(directory: str, config: Any) -> tuple[list[str], Optional[str]]:
+    """Returns the labels and the kind of problem of a classifier, from either layout."""
+    from bert_toolkit import datasets, model_dirs
+
+    path = os.path.join(directory, datasets.TASK_FILE)
+    if files.exists(path):
+        stored = json.loads(files.read_text(path))
+        return stored["labels"], stored["problem_type"]
+    path = os.path.join(directory, model_dirs.LABELS)
+    if files.exists(path):
+        return files.read_text(path).splitlines(), None
+    names = getattr(config, "id2label", None) or {}
+    return [names[key] for key in sorted(names, key=int)], None
+
+
+def listing(variables: Mapping[str, tuple[Sequence[int], np.dtype]]) -> str:
+    """Returns a table of variables: name, shape, type, bytes."""
+    lines, total, count = [], 0, 0
+    for name, (shape, dtype) in sorted(variables.items()):
+        elements = int(np.prod(shape))
+        total, count = total + elements * dtype.itemsize, count + elements
+        sizes = "x".join(map(str, shape)) or "scalar"
+        lines.append(f"{name}\t{sizes}\t{dtype.name}\t{elements * dtype.itemsize}")
+    lines.append(f"{len(variables)} variables\t{count} numbers\t\t{total}")
+    return "\n".join(lines) + "\n"
+
+
+def comparison(one: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -> str:
+    """Returns a table of variables and their largest difference."""
+    lines = []
+    for name in sorted(one.keys() | other.keys()):
+        if name not in one or name not in other:
+            lines.append(f"{name}\tonly in the {'second' if name not in one else 'first'}")
+        elif one[name].shape != other[name].shape:
+            lines.append(f"{name}\tshapes {one[name].shape} and {other[name].shape}")
+        else:
+            difference = one[name].astype(np.float64) - other[name].astype(np.float64)
+            largest = np.abs(difference).max() if difference.size else 0.0
+            lines.append(f"{name}\t{largest:.3g}" if largest else f"{name}\tequal")
+    return "\n".join(lines) + "\n"
+
+
+def main(values: Any) -> None:
+    """Runs the program with the parsed flags."""
+    run(cli.options_from_flags(Options, values))
+
+
+def entry() -> None:
+    """The console command."""
+    cli.run(main, __doc__, define_flags)
+
+
+if __name__ == "__main__":
+    entry()
