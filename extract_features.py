@@ -24,12 +24,9 @@ from typing import IO, Any, Optional
 from absl import flags, logging
 
 from bert_toolkit import cli, features, files
-from bert_toolkit.engine import DEFAULT_ENGINE, Engine
 from bert_toolkit.errors import UserError
 from bert_toolkit.progress import Progress, size
 
-COMBINATIONS = ["separate", "concat", "mean", "sum"]
-POOLINGS = ["none", "cls", "mean", "max", "mean_max"]
 STREAM = "-"  # standard input or output
 
 
@@ -58,14 +55,14 @@ def define_flags() -> None:
         flags.DEFINE_enum(
             "combine",
             "separate",
-            COMBINATIONS,
+            ["separate", "concat", "mean", "sum"],
             "What to make of several layers: nothing, their vectors one after the other, their"
             " mean, or their sum. With --pooling, separate is concat.",
         )
         flags.DEFINE_enum(
             "pooling",
             "none",
-            POOLINGS,
+            ["none", "cls", "mean", "max", "mean_max"],
             "One vector a line, and of what: of [CLS], the mean over tokens ([CLS] and [SEP] are"
             " among them), the largest of each dimension, or the last two one after the other.",
         )
@@ -126,7 +123,7 @@ def run(options: Options) -> int:
       UserError: an input cannot be used.
     """
     # TensorFlow is imported when a model is needed, so that --help and mistakes answer at once.
-    from bert_toolkit import checkpoints, estimators, model_dirs, model_fns
+    from bert_toolkit import checkpoints, estimators, model_dirs, model_fns, vectors
 
     if options.input_file != STREAM:
         files.check_input(options.input_file, "input_file")
@@ -142,9 +139,10 @@ def run(options: Options) -> int:
     with checkpoints.as_tensorflow(model.init_checkpoint) as init_checkpoint:
         one_hot = options.use_one_hot_embeddings
         engine = dataclasses.replace(options.engine(), one_hot_embeddings=one_hot)
+        made_of = vectors.Vectors(options.combine, options.pooling, options.normalize)
         runner = estimators.Runner(
             model_fns.make(
-                network(model.config, layers, engine, Vectors.of(options)),
+                vectors.network(model.config, layers, engine, made_of),
                 None,
                 init_checkpoint,
                 options.use_tpu,
@@ -374,74 +372,6 @@ def json_rows(batch: Mapping[str, Any], layers: list[int], tokenizer) -> Iterato
                 for position, token in enumerate(tokens)
             ],
         }
-
-
-@dataclasses.dataclass(frozen=True)
-class Vectors:
-    """What is made of the layers: see the flags of these names."""
-
-    combine: str = "separate"
-    pooling: str = "none"
-    normalize: bool = False
-
-    @classmethod
-    def of(cls, options: Options) -> "Vectors":
-        """Returns what the flags ask for."""
-        return cls(options.combine, options.pooling, options.normalize)
-
-
-EVERY_LAYER = Vectors()
-
-
-def network(
-    config, layers: list[int], engine: Engine = DEFAULT_ENGINE, vectors: Vectors = EVERY_LAYER
-):
-    """Returns the function (features, mode) -> Outputs: BERT's layers, or what is made of them.
-
-    Predictions are "layer_N" for each layer, "combined" [B, S, D], or with pooling "vector" [B, D].
-    """
-    import tensorflow.compat.v1 as tf
-
-    from bert_toolkit import model_fns
-    from bert_toolkit.outputs import Outputs
-
-    def build(features: Mapping[str, tf.Tensor], mode: str) -> Outputs:
-        model = model_fns.encoder(config, features, mode, engine)
-        outputs = [model.get_all_encoder_layers()[layer] for layer in layers]  # [B, S, H] each
-        predictions = {name: features[name] for name in ("unique_ids", "input_ids", "input_mask")}
-        if vectors.pooling != "none":
-            states = combined(outputs, vectors.combine)
-            vector = pooled(states, features["input_mask"], vectors.pooling)
-            predictions["vector"] = tf.nn.l2_normalize(vector, -1) if vectors.normalize else vector
-        elif vectors.combine != "separate":
-            predictions["combined"] = combined(outputs, vectors.combine)
-        else:
-            predictions.update({f"layer_{n}": output for n, output in zip(layers, outputs)})
-        return Outputs(predictions)
-
-    return build
-
-
-def combined(outputs: list, combine: str):
-    """Layers [B, S, H] -> [B, S, D]: their sum, their mean, or all one after the other."""
-    import tensorflow.compat.v1 as tf
-
-    if combine in ("sum", "mean"):
-        total = tf.add_n(outputs)
-        return total / len(outputs) if combine == "mean" else total
-    return tf.concat(outputs, -1)
-
-
-def pooled(states, input_mask, pooling: str):
-    """[B, S, D] -> [B, D], or [B, 2 * D] of mean_max: padding counts for nothing."""
-    import tensorflow.compat.v1 as tf
-
-    if pooling == "cls":
-        return states[:, 0]
-    mask = tf.cast(input_mask, tf.float32)[:, :, None]  # [B, S, 1]
-    mean = tf.reduce_sum(states * mask, 1) / tf.maximum(tf.reduce_sum(mask, 1), 1.0)
-    largest = tf.reduce_max(tf.where_v2(mask > 0, states, states.dtype.min), 1)
-    return {"mean": mean, "max": largest, "mean_max": tf.concat([mean, largest], -1)}[pooling]
 
 
 def main(values: Any) -> None:

@@ -117,10 +117,9 @@ def run_ours(arguments, work, batches, parts=1, xla=False, **choices):
     """Returns seconds of each step, run as the Estimator runs the stages' own model functions."""
     import tensorflow.compat.v1 as tf
 
-    import extract_features
     import modeling
     import run_pretraining
-    from bert_toolkit import checkpoints, classifier_network, model_fns
+    from bert_toolkit import checkpoints, classifier_network, model_fns, vectors
     from bert_toolkit.engine import Engine
     from bert_toolkit.problems import SINGLE, Problem
 
@@ -133,8 +132,8 @@ def run_ours(arguments, work, batches, parts=1, xla=False, **choices):
         "finetune": classifier_network.network(config, Problem(SINGLE, ("0", "1")), engine),
         "base_train": classifier_network.network(config, Problem(SINGLE, ("0", "1")), engine),
         "pretrain": run_pretraining.network(config, True, engine),
-        "infer": extract_features.network(config, [-1], engine),
-        "base_infer": extract_features.network(config, [-1], engine),
+        "infer": vectors.network(config, [-1], engine),
+        "base_infer": vectors.network(config, [-1], engine),
     }[work]
     if engine.remove_padding:
         batches = [cut(batch) for batch in batches]

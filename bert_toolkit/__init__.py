@@ -1,6 +1,22 @@
 """What the stages of bert-toolkit share; each module holds one idea and can be imported alone.
 
-Importing this package imports neither TensorFlow nor any of the modules below it.
+Importing this package imports neither TensorFlow nor any of the modules below it; `Encoder` and
+`TextClassifier` (see bert_toolkit/inference.py) do so when they are first used.
 """
 
+from typing import Any
+
 __version__ = "0.1.0"
+__all__ = ["Encoder", "TextClassifier"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import os
+
+    # Read when TensorFlow is imported: its notes about itself stay out of other people's output.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    from bert_toolkit import inference
+
+    return getattr(inference, name)

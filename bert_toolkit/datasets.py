@@ -201,13 +201,13 @@ def _problem(task: Task, train: Any, directories: Sequence[str]) -> Problem:
     if task.kind is not None and (task.labels is not None or task.kind == REGRESSION):
         return Problem(task.kind, task.labels or ())
     if train is None:
-        stored = _stored(directories)
-        if stored is None:
+        known = stored(directories)
+        if known is None:
             raise UserError(
                 "the labels are not known: --output_dir holds no model trained by this program;"
                 " pass --labels, or --train_file to train one"
             )
-        return stored
+        return known
     labels = [_as_stored(example.label, task.kind, task.separator) for example in train[1]]
     usable = [label for label in labels if label not in (None, "", ())]
     if not usable:
@@ -248,23 +248,24 @@ def _as_stored(label: Any, kind: Optional[str], separator: Optional[str]) -> Any
     return text
 
 
-def _stored(directories: Sequence[str]) -> Optional[Problem]:
+def stored(directories: Sequence[str]) -> Optional[Problem]:
+    """Returns what the model in the first directory that has one predicts; None if none has."""
     for directory in directories:
         path = os.path.join(directory, TASK_FILE)
         if files.exists(path):
-            stored = json.loads(files.read_text(path))
-            return Problem(stored["problem_type"], tuple(stored["labels"]))
+            task = json.loads(files.read_text(path))
+            return Problem(task["problem_type"], tuple(task["labels"]))
     return None
 
 
 def store(directory: str, data: Data) -> None:
     """Writes what is predicted beside a model, for later runs."""
-    stored = {
+    task = {
         "problem_type": data.problem.kind,
         "labels": data.problem.labels,
         "metric": data.metric,
     }
-    files.write_text(os.path.join(directory, TASK_FILE), json.dumps(stored, indent=2) + "\n")
+    files.write_text(os.path.join(directory, TASK_FILE), json.dumps(task, indent=2) + "\n")
 
 
 def _labelled(

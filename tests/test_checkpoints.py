@@ -7,9 +7,8 @@ import tensorflow.compat.v1 as tf
 from conftest import GOLDEN
 from safetensors.numpy import save_file
 
-import extract_features
 import modeling
-from bert_toolkit import checkpoints, model_fns
+from bert_toolkit import checkpoints, model_fns, vectors
 from bert_toolkit.errors import UserError
 
 PREFIX = str(GOLDEN / "model/bert_model.ckpt")
@@ -207,7 +206,7 @@ def test_a_missing_layer_is_warned_about_in_training_and_refused_otherwise(tmp_p
             name: tf.constant(BATCH[name]) for name in ("input_ids", "input_mask", "segment_ids")
         }
         features["unique_ids"] = tf.range(8)
-        model_fn = model_fns.make(extract_features.network(CONFIG, [-1]), None, source)
+        model_fn = model_fns.make(vectors.network(CONFIG, [-1]), None, source)
         model_fn(features, None, tf.estimator.ModeKeys.PREDICT, {})
     assert "16 variables of the encoder start from random values" in caplog.text
 

@@ -17,6 +17,7 @@ from conftest import GOLDEN, ROOT, run_stage
 import extract_features
 import run_classifier
 import run_pretraining
+from bert_toolkit import vectors
 from bert_toolkit.errors import UserError
 
 # Lines of TensorFlow or absl rather than of ours.
@@ -409,7 +410,7 @@ def test_golden_features(tmp_path, model_dir):
             name: tf.constant(golden[name]) for name in ("input_ids", "input_mask", "segment_ids")
         }
         features["unique_ids"] = tf.range(8)
-        outputs = extract_features.network(config, [0, -1])(
+        outputs = vectors.network(config, [0, -1])(
             features, tf.estimator.ModeKeys.PREDICT
         ).predictions
         names = [variable.op.name for variable in tf.trainable_variables()]

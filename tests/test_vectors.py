@@ -8,6 +8,7 @@ import tensorflow.compat.v1 as tf
 from conftest import run_stage
 
 import extract_features
+from bert_toolkit import vectors as vectors_module
 from bert_toolkit.errors import UserError
 
 LINES = "In the beginning\nthe word ||| was with God\nand the earth was without form and void\n"
@@ -122,7 +123,7 @@ def test_layers_above_are_not_computed(model_dir):
             name: tf.ones([1, 4], tf.int32) for name in ("input_ids", "input_mask", "segment_ids")
         }
         features["unique_ids"] = tf.zeros([1], tf.int32)
-        outputs = extract_features.network(config, [0])(features, "infer")
+        outputs = vectors_module.network(config, [0])(features, "infer")
         kept = tf.graph_util.extract_sub_graph(
             graph.as_graph_def(), [outputs.predictions["layer_0"].op.name]
         )

@@ -1,0 +1,195 @@
+"""Models from Python: one graph and session for many calls, texts in and arrays out.
+
+    from bert_toolkit import Encoder, TextClassifier
+
+    vectors = Encoder("out/pretrained", pooling="mean").encode(["a text", "another"])
+    labels = TextClassifier("out/reviews").predict(["a text", ("one of", "a pair")])
+
+The results are those of extract_features.py and run_classifier.py. Objects may be used by several
+threads at once.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Optional, Union
+
+import numpy as np
+import tensorflow.compat.v1 as tf
+
+import modeling
+from bert_toolkit import (
+    calibration,
+    checkpoints,
+    classifier_network,
+    datasets,
+    features,
+    model_dirs,
+    selection,
+    vectors,
+)
+from bert_toolkit.cli import ModelOptions
+from bert_toolkit.errors import UserError
+from bert_toolkit.outputs import Network
+
+Text = Union[str, tuple[str, str]]
+
+
+class Prediction(NamedTuple):
+    """What a classifier says of a text.
+
+    Attributes:
+      label: the answer: a label, labels with commas between them, a number, or "other".
+      probabilities: label -> probability; empty where a number is predicted.
+    """
+
+    label: str
+    probabilities: dict[str, float]
+
+
+class _Model:
+    """A network with its weights in a session of its own."""
+
+    def __init__(
+        self,
+        files: model_dirs.ModelFiles,
+        checkpoint: str,
+        make_network: Callable[[modeling.BertConfig], Network],
+        output: str,
+        max_seq_length: Optional[int],
+    ):
+        """Builds the network; `output` is the prediction that `run` returns."""
+        positions = files.config.max_position_embeddings
+        self.max_seq_length = positions if max_seq_length is None else max_seq_length
+        model_dirs.check_length(self.max_seq_length, files)
+        self.tokenizer = files.tokenizer()
+        with tf.Graph().as_default() as graph, checkpoints.as_tensorflow(checkpoint) as weights:
+            assert weights
+            names = ("input_ids", "input_mask", "segment_ids")
+            self._inputs = {name: tf.placeholder(tf.int32, [None, None], name) for name in names}
+            # What only training and the stages' own outputs need.
+            rows = tf.shape(self._inputs["input_ids"])[:1]
+            others = {name: tf.zeros(rows, tf.int32) for name in ("unique_ids", "label_ids")}
+            others["is_real_example"] = tf.ones(rows, tf.int32)
+            network = make_network(files.config)
+            outputs = network({**self._inputs, **others}, tf.estimator.ModeKeys.PREDICT)
+            self._output = outputs.predictions[output]
+            fitting = checkpoints.fit(weights, tf.trainable_variables())
+            missing = [*fitting.absent, *fitting.resized]
+            if missing:
+                raise UserError(f"{checkpoint}: has no trained {checkpoints.some(missing)}")
+            checkpoints.restore_at_start(weights, fitting)
+            config = tf.ConfigProto(allow_soft_placement=True)
+            config.gpu_options.allow_growth = True
+            self._session = tf.Session(graph=graph, config=config)
+            self._session.run(tf.global_variables_initializer())
+
+    def run(self, texts: Sequence[Text], batch_size: int) -> np.ndarray:
+        """Returns the output for each text, [texts, ...], in their order."""
+        if isinstance(texts, str):
+            raise TypeError("expected a list of texts, not one text")
+        encoded = [self._encode(text) for text in texts]
+        order = sorted(range(len(encoded)), key=lambda number: len(encoded[number].input_ids))
+        found: list[Optional[np.ndarray]] = [None] * len(encoded)
+        for start in range(0, len(order), batch_size):
+            numbers = order[start : start + batch_size]
+            values = self._session.run(self._output, self._feed([encoded[n] for n in numbers]))
+            for number, value in zip(numbers, values):
+                found[number] = value
+        size = self._output.shape[-1]
+        return np.array(found) if found else np.zeros((0, size or 0), np.float32)
+
+    def _encode(self, text: Text) -> features.Encoded:
+        first, second = (text, None) if isinstance(text, str) else text
+        return features.encode(self.tokenizer, first, second, self.max_seq_length)
+
+    def _feed(self, batch: Sequence[features.Encoded]) -> dict[tf.Tensor, np.ndarray]:
+        longest = max(len(encoded.input_ids) for encoded in batch)
+        ids, mask, segments = (np.zeros((len(batch), longest), np.int32) for _ in range(3))
+        for row, encoded in enumerate(batch):
+            length = len(encoded.input_ids)
+            ids[row, :length], mask[row, :length] = encoded.input_ids, 1
+            segments[row, :length] = encoded.segment_ids
+        return dict(zip(self._inputs.values(), (ids, mask, segments)))
+
+    def close(self) -> None:
+        """Frees what the session holds."""
+        self._session.close()
+
+
+class Encoder:
+    """Vectors of texts."""
+
+    def __init__(
+        self,
+        bert_dir: str,
+        layers: Sequence[int] = (-1,),
+        combine: str = "concat",
+        pooling: str = "mean",
+        normalize: bool = False,
+        max_seq_length: Optional[int] = None,
+    ):
+        """Loads a model directory; the other arguments are flags of extract_features.py.
+
+        Raises:
+          UserError: a file is missing or does not fit.
+        """
+        if pooling == "none":
+            raise UserError("pooling: expected cls, mean, max or mean_max")
+        files = model_dirs.find(ModelOptions(bert_dir=bert_dir))
+        assert files.init_checkpoint
+        made_of = vectors.Vectors(combine, pooling, normalize)
+        self._model = _Model(
+            files,
+            files.init_checkpoint,
+            lambda config: vectors.network(config, list(layers), vectors=made_of),
+            "vector",
+            max_seq_length,
+        )
+
+    def encode(self, texts: Sequence[Text], batch_size: int = 32) -> np.ndarray:
+        """Returns float32 [texts, size]; a text is a string or a pair of them."""
+        return self._model.run(texts, batch_size)
+
+    def close(self) -> None:
+        """Frees what the model holds."""
+        self._model.close()
+
+
+class TextClassifier:
+    """Labels of texts, by a model that run_classifier.py trained."""
+
+    def __init__(self, model_dir: str, max_seq_length: Optional[int] = 128):
+        """Loads the best model of an output directory, or its last.
+
+        Raises:
+          UserError: there is none, or its labels are not known.
+        """
+        best = os.path.join(model_dir, selection.BEST)
+        problem = datasets.stored([model_dir, best])
+        if problem is None:
+            raise UserError(f"{model_dir}: no {datasets.TASK_FILE}; expected a trained classifier")
+        own = tf.train.latest_checkpoint(model_dir)
+        files = model_dirs.find(ModelOptions(bert_dir=model_dir if own else best))
+        self.problem = problem
+        self._calibration = calibration.read(model_dir)
+        self._model = _Model(
+            files,
+            selection.find(model_dir, None, None),
+            lambda config: classifier_network.network(config, problem),
+            "logits",
+            max_seq_length,
+        )
+
+    def predict(self, texts: Sequence[Text], batch_size: int = 32) -> list[Prediction]:
+        """Returns a prediction for each text; a text is a string or a pair of them."""
+        logits = self._model.run(texts, batch_size)
+        probabilities = self._calibration.probabilities(self.problem, logits)
+        answers = self._calibration.answers(self.problem, probabilities)
+        return [
+            Prediction(answer, dict(zip(self.problem.labels, map(float, row))))
+            for answer, row in zip(answers, probabilities)
+        ]
+
+    def close(self) -> None:
+        """Frees what the model holds."""
+        self._model.close()

@@ -1,0 +1,69 @@
+"""Vectors of tokens and of texts: what is made of an encoder's layers."""
+
+import dataclasses
+from collections.abc import Mapping
+
+import tensorflow.compat.v1 as tf
+
+import modeling
+from bert_toolkit import model_fns
+from bert_toolkit.engine import DEFAULT_ENGINE, Engine
+from bert_toolkit.outputs import Network, Outputs
+
+
+@dataclasses.dataclass(frozen=True)
+class Vectors:
+    """What is made of the layers: see the flags of these names."""
+
+    combine: str = "separate"
+    pooling: str = "none"
+    normalize: bool = False
+
+
+EVERY_LAYER = Vectors()
+
+
+def network(
+    config: modeling.BertConfig,
+    layers: list[int],
+    engine: Engine = DEFAULT_ENGINE,
+    vectors: Vectors = EVERY_LAYER,
+) -> Network:
+    """Returns the function (features, mode) -> Outputs: BERT's layers, or what is made of them.
+
+    Predictions are "layer_N" for each layer, "combined" [B, S, D], or with pooling "vector" [B, D].
+    """
+
+    def build(features: Mapping[str, tf.Tensor], mode: str) -> Outputs:
+        model = model_fns.encoder(config, features, mode, engine)
+        outputs = [model.get_all_encoder_layers()[layer] for layer in layers]  # [B, S, H] each
+        predictions = {name: features[name] for name in ("unique_ids", "input_ids", "input_mask")}
+        if vectors.pooling != "none":
+            states = combined(outputs, vectors.combine)
+            vector = pooled(states, features["input_mask"], vectors.pooling)
+            predictions["vector"] = tf.nn.l2_normalize(vector, -1) if vectors.normalize else vector
+        elif vectors.combine != "separate":
+            predictions["combined"] = combined(outputs, vectors.combine)
+        else:
+            predictions.update({f"layer_{n}": output for n, output in zip(layers, outputs)})
+        return Outputs(predictions)
+
+    return build
+
+
+def combined(outputs: list[tf.Tensor], combine: str) -> tf.Tensor:
+    """Layers [B, S, H] -> [B, S, D]: their sum, their mean, or all one after the other."""
+    if combine in ("sum", "mean"):
+        total = tf.add_n(outputs)
+        return total / len(outputs) if combine == "mean" else total
+    return tf.concat(outputs, -1)
+
+
+def pooled(states: tf.Tensor, input_mask: tf.Tensor, pooling: str) -> tf.Tensor:
+    """[B, S, D] -> [B, D], or [B, 2 * D] of mean_max: padding counts for nothing."""
+    if pooling == "cls":
+        return states[:, 0]
+    mask = tf.cast(input_mask, tf.float32)[:, :, None]  # [B, S, 1]
+    mean = tf.reduce_sum(states * mask, 1) / tf.maximum(tf.reduce_sum(mask, 1), 1.0)
+    largest = tf.reduce_max(tf.where_v2(mask > 0, states, states.dtype.min), 1)
+    return {"mean": mean, "max": largest, "mean_max": tf.concat([mean, largest], -1)}[pooling]
