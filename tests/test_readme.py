@@ -28,7 +28,8 @@ def test_the_demo_runs_the_main_commands_of_the_readme():
 def test_the_other_commands_of_the_readme_run(tmp_path, model_dir):
     """As a reader would, after the demo."""
     (tmp_path / "sample_data").symlink_to(ROOT / "sample_data")
-    shutil.copytree(model_dir, tmp_path / "demo_output" / "pretrained")
+    for name in ("pretrained", "reviews"):
+        shutil.copytree(model_dir, tmp_path / "demo_output" / name)
     others = [command for command in COMMANDS if not in_demo(command)]
     assert len(others) >= 3
     for command in others:
@@ -37,7 +38,9 @@ def test_the_other_commands_of_the_readme_run(tmp_path, model_dir):
         assert result.returncode == 0, result.stderr
 
 
-@pytest.mark.parametrize("page", ["formats", "errors", "decisions", "running", "performance"])
+@pytest.mark.parametrize(
+    "page", ["formats", "errors", "decisions", "running", "performance", "classification"]
+)
 def test_pages_that_the_readme_names_exist(page):
     assert f"docs/{page}.md" in README
     assert (ROOT / "docs" / f"{page}.md").exists()
