@@ -61,6 +61,7 @@ def test_the_best_model_is_kept_and_used(tmp_path, run, caplog):
     assert last["global_step"] == 16
 
 
+@pytest.mark.slow
 def test_training_stops_when_nothing_gets_better(tmp_path, run, caplog):
     caplog.set_level("INFO")
     flags = {"evaluate_every": "2", "early_stopping_patience": 2, "learning_rate": 0.0}
@@ -73,11 +74,13 @@ def test_training_stops_when_nothing_gets_better(tmp_path, run, caplog):
     assert tf.train.load_variable(str(tmp_path / "out"), "global_step") == 4
 
 
+@pytest.mark.slow
 def test_a_metric_that_is_none(run):
     with pytest.raises(UserError, match="--best_metric=f2: expected one of loss, accuracy"):
         run(evaluate_every="2", best_metric="f2")
 
 
+@pytest.mark.slow
 def test_several_runs_make_a_table(tmp_path, run, reviews):
     metrics = run(num_runs=2, predict_file=str(reviews / "test.tsv"), id_column="index")
     out = tmp_path / "out"
@@ -109,12 +112,13 @@ def test_the_same_rows_in_any_file_give_the_same_model(tmp_path, run, reviews):
     weights = []
     for name in ("reviews/train.tsv", "a.csv", "a.jsonl"):
         out = tmp_path / f"out-{name[-5:]}"
-        run(train_file=str(tmp_path / name), output_dir=str(out), deterministic=True)
+        run(train_file=str(tmp_path / name), output_dir=str(out))
         weights.append(tf.train.load_variable(str(out), "output_weights"))
     for other in weights[1:]:
         np.testing.assert_allclose(weights[0], other, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_worst_errors_and_the_report(tmp_path, run):
     run()
     out = tmp_path / "out"
@@ -128,6 +132,7 @@ def test_the_worst_errors_and_the_report(tmp_path, run):
     assert "rows: true label, columns: predicted" in (out / "eval_report.txt").read_text()
 
 
+@pytest.mark.slow
 def test_calibration_is_kept_and_used(tmp_path, run, reviews, caplog):
     caplog.set_level("INFO")
     run(calibrate=True, reject_below="50%")
@@ -150,6 +155,7 @@ def multi_label_rows(path, header="text\tlabel"):
     path.write_text("\n".join([header] + [f"{t} {n}\t{label}" for n in range(8) for t, label in texts]) + "\n")  # fmt: skip
 
 
+@pytest.mark.slow
 def test_several_labels_and_numbers(tmp_path, run):
     multi_label_rows(tmp_path / "m.tsv")
     metrics = run(
@@ -181,6 +187,7 @@ def test_several_labels_and_numbers(tmp_path, run):
     assert float(rows[0][1]) > 0.5 > float(rows[1][1])
 
 
+@pytest.mark.slow
 def test_windows_of_long_texts_are_averaged(tmp_path, run, reviews):
     long = " ".join(["a song of joy and peace"] * 6)
     (tmp_path / "long.tsv").write_text(f"sentence\n{long}\na cry of sorrow\n")
@@ -243,6 +250,7 @@ def test_weights_and_copies_of_rare_labels():
     assert classifier.copies(*uneven(oversample=True)) == [1] * 6 + [6]
 
 
+@pytest.mark.slow
 def test_submissions_to_glue(tmp_path, reviews, model_dir):
     options = run_classifier.Options(
         task_name="sst-2",

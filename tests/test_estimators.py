@@ -66,6 +66,7 @@ def test_everything_a_tpu_computes_has_a_static_shape(tmp_path, pretraining_data
     assert [name for name, shape in shapes.items() if not shape.is_fully_defined()] == []
 
 
+@pytest.mark.slow
 def test_the_tpu_path_runs_on_a_cpu(tmp_path, pretraining_data):
     """TPUEstimator without a TPU trains and evaluates the model function written for one."""
     schema = records.pretraining_schema(128, 20)

@@ -66,6 +66,7 @@ def test_threads_share_an_encoder(model_dir):
         np.testing.assert_allclose(values, expected[number:], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_predictions_are_those_of_the_command_line(tmp_path, reviews, model_dir):
     out = tmp_path / "out"
     run_classifier.run(

@@ -320,6 +320,7 @@ def test_dynamic_masks_take_whole_words():
     assert 0.9 < complete / wanted <= 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "flags",
     [

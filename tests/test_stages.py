@@ -106,6 +106,7 @@ def test_pretraining_learns_evaluates_and_goes_on(tmp_path, pretraining_data, mo
     assert "nothing to train" in caplog.text
 
 
+@pytest.mark.slow
 def test_evaluation_reads_the_whole_file_with_its_last_partial_batch(
     tmp_path, pretraining_data, model_dir
 ):
@@ -265,6 +266,7 @@ def test_a_classifier_trains_evaluates_and_predicts(tmp_path, reviews, model_dir
     assert (again / "test_predictions.tsv").read_text().split()[:5] == header
 
 
+@pytest.mark.slow
 def test_evaluation_does_not_depend_on_the_batch_size(tmp_path, reviews, model_dir):
     run_classifier.run(
         classification(tmp_path, reviews, model_dir, do_train=True, num_train_epochs=1)
@@ -303,6 +305,7 @@ def test_a_directory_of_other_labels_or_another_model_is_refused(tmp_path, revie
         run_classifier.run(classification(tmp_path, reviews, model_dir, do_train=True))
 
 
+@pytest.mark.slow
 def test_a_head_for_other_labels_starts_anew(tmp_path, reviews, model_dir, caplog):
     run_classifier.run(
         classification(tmp_path, reviews, model_dir, do_train=True, num_train_epochs=1)

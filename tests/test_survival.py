@@ -129,6 +129,7 @@ def test_a_damaged_last_checkpoint_is_left_for_the_one_before(
     assert_same_bits(whole, out)
 
 
+@pytest.mark.slow
 def test_other_data_is_not_read_from_the_place_in_the_first(
     tmp_path, pretraining_data, model_dir, caplog
 ):

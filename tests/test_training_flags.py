@@ -32,6 +32,7 @@ def weights(flags):
     return tf.train.load_variable(flags["output_dir"], name)
 
 
+@pytest.mark.slow
 def test_going_on_overwriting_and_refusing(flags, caplog):
     caplog.set_level("INFO")
     train(flags)
@@ -57,6 +58,7 @@ def test_what_does_not_go_together(flags):
     assert "--profile_steps=x: expected the first and the last step" in str(error.value)
 
 
+@pytest.mark.slow
 def test_going_on_with_other_frozen_layers_is_a_sentence(flags):
     train(flags, freeze=["0"])
     with pytest.raises(UserError, match="its checkpoint was trained with other flags"):
@@ -90,6 +92,7 @@ def test_a_profile_for_tensorboard(flags, tmp_path):
     assert list((tmp_path / "out").glob("plugins/profile/*/*.xplane.pb"))
 
 
+@pytest.mark.slow
 def test_half_precision_says_when_the_processor_has_none(flags, caplog, monkeypatch):
     with open("/proc/cpuinfo", encoding="ascii", errors="ignore") as reader:
         has_it = "avx512_bf16" in reader.read()

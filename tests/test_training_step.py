@@ -60,7 +60,7 @@ def assert_close(one, other, bound):
 
 
 @pytest.mark.parametrize("kind", ["pretrain", "classify"])
-@pytest.mark.parametrize("parts", [2, 8])
+@pytest.mark.parametrize("parts", [pytest.param(2, marks=pytest.mark.slow), 8])
 def test_a_batch_in_parts_is_a_step_like_the_whole(kind, parts, monkeypatch):
     monkeypatch.setattr(optimization, "MAX_GRADIENT_NORM", 0.01)
     in_parts = dataclasses.replace(PLAIN, parts=parts)
@@ -69,6 +69,7 @@ def test_a_batch_in_parts_is_a_step_like_the_whole(kind, parts, monkeypatch):
     assert_close(train(kind, in_parts), whole, 1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["pretrain", "classify"])
 def test_a_first_step_in_parts_has_the_loss_and_norm_of_the_batch(kind):
     [whole, in_parts] = (train(kind, dataclasses.replace(PLAIN, parts=n))[0][0] for n in (1, 4))
@@ -76,12 +77,14 @@ def test_a_first_step_in_parts_has_the_loss_and_norm_of_the_batch(kind):
         assert in_parts[name] == pytest.approx(value, rel=3e-6 if "norm" in name else 1e-6), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
 def test_recomputed_layers_are_the_same_layers(dropout):
     plain = train("pretrain", dropout=dropout)
     assert_close(train("pretrain", dropout=dropout, recompute=True), plain, 1e-5)
 
 
+@pytest.mark.slow
 def test_dropout_differs_between_parts_and_steps():
     one = train("classify", dropout=0.5)
     two = train("classify", dataclasses.replace(PLAIN, parts=2), dropout=0.5)
@@ -90,6 +93,7 @@ def test_dropout_differs_between_parts_and_steps():
     assert [values["loss"] for values in one[0]] == [values["loss"] for values in again[0]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 @pytest.mark.parametrize("kind", ["pretrain", "classify"])
 def test_half_precision_learns_alike_and_keeps_the_variables(kind, precision):
