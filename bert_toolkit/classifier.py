@@ -105,7 +105,8 @@ class Classifier:
 
     def _selection(self, rows: int, dev: Optional[EncodedSplit]) -> list[selection.Selection]:
         options = self.options
-        if not options.steps_between_evaluations(rows):
+        every = options.steps_between_evaluations(rows)
+        if not every:
             return []
         if dev is None:
             raise UserError("--evaluate_every: nothing to evaluate on; pass --eval_file")
@@ -117,7 +118,7 @@ class Classifier:
 
         metric = options.best_metric or self.data.metric
         patience = options.early_stopping_patience
-        return [selection.Selection(self.directory, metric, patience, evaluate)]
+        return [selection.Selection(self.directory, metric, every, patience, evaluate)]
 
     # --- Evaluation ---
 

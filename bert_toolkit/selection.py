@@ -27,6 +27,7 @@ class Selection(tf.train.CheckpointSaverListener):
         self,
         directory: str,
         metric: str,
+        every: int,
         patience: int,
         evaluate: Callable[[str], Mapping[str, Any]],
     ):
@@ -35,11 +36,13 @@ class Selection(tf.train.CheckpointSaverListener):
         Args:
           directory: the output directory, with the checkpoints.
           metric: what decides, a name of scores.py without "eval_".
+          every: steps between evaluations; the last step is not evaluated if it is much closer
+            to the last but one.
           patience: evaluations without a better one after which to stop; 0 for never.
           evaluate: returns the metrics of a checkpoint.
         """
         self._directory, self._metric, self._patience = directory, metric, patience
-        self._evaluate = evaluate
+        self._every, self._evaluate = every, evaluate
         self._best: dict[str, Any] = read_score(directory) or {}
         if self._best and self._best["metric"] != metric:
             self._best = {}
@@ -50,7 +53,7 @@ class Selection(tf.train.CheckpointSaverListener):
 
     def after_save(self, session, global_step_value) -> bool:
         step = int(global_step_value)
-        if step == 0 or step <= self._best.get("last_step", 0):
+        if step - self._best.get("last_step", 0) < max(1, self._every // 2):
             return False
         checkpoint = tf.train.latest_checkpoint(self._directory)
         scores = self._evaluate(checkpoint)
