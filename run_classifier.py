@@ -208,8 +208,8 @@ class Options(DataOptions, cli.ModelOptions, cli.TrainingOptions):
             problems.append("--checkpoint=best: --evaluate_every says when to look for the best")
         if self.early_stopping_patience and not every:
             problems.append("--early_stopping_patience goes with --evaluate_every")
-        if self.early_stopping_patience and cluster.size() > 1:
-            problems.append("--early_stopping_patience: not on several hosts")
+        if every and cluster.size() > 1:
+            problems.append("--evaluate_every: not on several hosts; evaluate when it is trained")
         if self.oversample and self.class_weights:
             problems.append("--oversample and --class_weights: both for the same; choose one")
         problems += self.training_problems()

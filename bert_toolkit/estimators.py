@@ -51,14 +51,21 @@ class Runner:
           quiet: do not say where it runs.
         """
         self.sizes = sizes
-        self.strategy = None if device.use_tpu else choose_strategy(device.require_gpu, quiet)
         self._use_tpu = device.use_tpu
         self._profile_steps = checkpoints.profile_steps
         if device.deterministic:
             tf2_config.experimental.enable_op_determinism()
-        if device.use_tpu:
+        if model_dir is None and not device.use_tpu:
+            # Only to predict: on one device, by one host, perhaps while others wait in training.
+            with cluster.left_out():
+                choose_strategy(device.require_gpu, quiet)
+                self.strategy = None
+                config = run_config(None, device, checkpoints)
+        elif device.use_tpu:
+            self.strategy = None
             config = tpu_run_config(model_dir, device, checkpoints)
         else:
+            self.strategy = choose_strategy(device.require_gpu, quiet)
             _warn_of_slow_precision(device.precision)
             config = run_config(model_dir, device, checkpoints, self.strategy)
         self.estimator = make_estimator(model_fn, config, sizes, device.use_tpu)
@@ -77,7 +84,8 @@ class Runner:
     ) -> None:
         """Trains up to `max_steps`, counted from the start of the run in `model_dir`.
 
-        `listeners` are told of each checkpoint.
+        `listeners` are told of each checkpoint, but not on several hosts, where an Estimator calls
+        none.
         """
         model_dir, batch_size = self.estimator.model_dir, self.sizes.train
         keeps_place = self.strategy is None and not self._use_tpu
@@ -89,7 +97,7 @@ class Runner:
                 [hooks.Profile(model_dir, *self._profile_steps)] if self._profile_steps else []
             )
             if cluster.size() > 1:
-                self._train_with_others(bound, max_steps, more_hooks, listeners)
+                self._train_with_others(bound, max_steps, more_hooks)
             elif keeps_place:
                 state = input_state.InputState(model_dir, input_fn.fingerprint(batch_size))
                 restore = input_state.RestoreInput(state)
@@ -98,7 +106,7 @@ class Runner:
             else:
                 self._train_until_stopped(bound, max_steps, more_hooks, listeners)
 
-    def _train_with_others(self, input_fn, max_steps: int, more_hooks, listeners) -> None:
+    def _train_with_others(self, input_fn, max_steps: int, more_hooks) -> None:
         """Trains on several hosts: the only way that an Estimator does."""
         with cluster.Watch() as watch:
             tf.estimator.train_and_evaluate(
@@ -107,7 +115,6 @@ class Runner:
                     input_fn,
                     max_steps,
                     hooks=[*more_hooks, hooks.AtLastStep(max_steps, watch.stop)],
-                    saving_listeners=listeners,
                 ),
                 # For a host whose task is "evaluator"; there need be none.
                 tf.estimator.EvalSpec(input_fn, steps=1),

@@ -236,6 +236,13 @@ def test_flags_that_do_not_fit(run, flags, message):
         run(**flags)
 
 
+def test_evaluation_while_training_is_for_one_host(run, monkeypatch):
+    cluster = {"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 0}}
+    monkeypatch.setenv("TF_CONFIG", json.dumps(cluster))
+    with pytest.raises(UserError, match="--evaluate_every: not on several hosts"):
+        run(evaluate_every="epoch")
+
+
 def uneven(**flags):
     rows = [datasets.Example("0", "t", None, label) for label in "aaaaaab"]
     data = datasets.Data(Problem(SINGLE, ("a", "b")), "accuracy", rows, {}, {})

@@ -121,6 +121,33 @@ def test_a_killed_host_ends_the_others_and_all_go_on(tmp_path, pretraining_data,
     assert_same_run(alone, together)
 
 
+@pytest.mark.slow
+def test_the_first_of_two_hosts_evaluates_a_classifier(tmp_path, reviews, model_dir):
+    """Its model is built anew for that, on one host, while the cluster is still named."""
+    words = [
+        f"--train_file={reviews / 'train.tsv'}",
+        f"--eval_file={reviews / 'dev.tsv'}",
+        f"--bert_dir={model_dir}",
+        f"--output_dir={tmp_path / 'out'}",
+        "--train_batch_size=12",
+        "--num_train_epochs=2",
+    ]
+    addresses = free_addresses(2)
+    processes = []
+    for index in range(2):
+        task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
+        environment = {**os.environ, "TF_CONFIG": json.dumps(task)}
+        script = [sys.executable, ROOT / "run_classifier.py", *words]
+        processes.append(
+            subprocess.Popen(script, env=environment, stderr=subprocess.PIPE, text=True)
+        )
+    first, second = errors_of(processes)
+    assert "eval_accuracy" in first
+    assert "eval_accuracy" not in second
+    metrics = json.loads((tmp_path / "out" / "eval_results.json").read_text())
+    assert metrics["global_step"] == 6
+
+
 @pytest.mark.parametrize(
     ("config", "chief"),
     [
