@@ -86,6 +86,8 @@ def run(options: Options) -> None:
     assert model.init_checkpoint
     if options.inspect:
         print(listing(checkpoints.shapes_and_types(model.init_checkpoint)), end="", flush=True)
+    if not (options.compare or options.output_dir):
+        return
     weights = read(options, model.init_checkpoint)
     if options.compare:
         other = checkpoints.read(checkpoints.find(options.compare, "compare"))

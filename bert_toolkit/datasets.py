@@ -31,7 +31,8 @@ class Example(NamedTuple):
       name: what a prediction is listed under: the row's own index, or its number from 0.
       text_a: the text, or the first of two.
       text_b: the second, or None.
-      label: as problems.Label; None where it is to be predicted.
+      label: a string, a tuple of strings where there may be several, or a number; None where it is
+        to be predicted.
       line: where it stands in its file.
     """
 
@@ -212,12 +213,10 @@ def _problem(task: Task, train: Any, directories: Sequence[str]) -> Problem:
     usable = [label for label in labels if label not in (None, "", ())]
     if not usable:
         raise UserError(f"{train[0]}: no row has a label")
-    inferred = problems.infer(usable) if task.kind is None else None
-    if task.kind == MULTI:
-        inferred = problems.infer(usable)
-    elif task.kind == SINGLE:
+    if task.kind == SINGLE:  # numbers would be taken for what they look like
         inferred = Problem(SINGLE, problems.in_order(set(usable)))
-    assert inferred
+    else:
+        inferred = problems.infer(usable)
     problem = Problem(inferred.kind, task.labels or inferred.labels)
     _check_number(train[0], problem, len(usable))
     return problem

@@ -140,9 +140,9 @@ def stored_as(weights: Mapping[str, np.ndarray], dtype: str) -> dict[str, np.nda
     Raises:
       UserError: a weight is too large for it.
     """
-    import ml_dtypes
+    import tensorflow as tf
 
-    types = {"float32": np.float32, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
+    types = {name: tf.as_dtype(name).as_numpy_dtype for name in ("float32", "float16", "bfloat16")}
     with np.errstate(over="ignore"):  # told below
         converted = {name: value.astype(types[dtype]) for name, value in weights.items()}
     for name, value in converted.items():

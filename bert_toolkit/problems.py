@@ -2,14 +2,12 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, Union
+from typing import Any
 
 import numpy as np
 
 SINGLE, MULTI, REGRESSION = "single_label", "multi_label", "regression"
 KINDS = (SINGLE, MULTI, REGRESSION)
-
-Label = Union[str, tuple[str, ...], float]
 
 
 @dataclasses.dataclass(frozen=True)

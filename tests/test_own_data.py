@@ -4,9 +4,10 @@ import csv
 import gzip
 import json
 
+import numpy as np
 import pytest
 
-from bert_toolkit import datasets, problems, tables
+from bert_toolkit import datasets, encoded, problems, tables
 from bert_toolkit.data_flags import DataOptions
 from bert_toolkit.errors import UserError
 from bert_toolkit.problems import MULTI, REGRESSION, SINGLE
@@ -214,6 +215,14 @@ def test_labels_are_known_to_a_model(tmp_path):
     assert found.problem == data.problem
     with pytest.raises(UserError, match="the labels are not known: --output_dir holds no model"):
         load(only_dev, [], eval_file=tmp_path / "b.tsv")
+
+
+def test_outputs_of_windows_are_averaged_in_the_order_of_examples():
+    """Records are sorted by length, and an example may have several."""
+    examples = [datasets.Example(str(number), "t", None, "x") for number in range(3)]
+    split = encoded.EncodedSplit("path", examples, np.array([2, 0, 2, 1]))
+    outputs = np.array([[1.0, 4.0], [5.0, 5.0], [3.0, 0.0], [7.0, 8.0]])
+    assert split.of_examples(outputs).tolist() == [[5.0, 5.0], [7.0, 8.0], [2.0, 2.0]]
 
 
 def test_quotes_of_published_files_are_text(tmp_path):
