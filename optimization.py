@@ -437,7 +437,10 @@ class AdamWeightDecayOptimizer(tf.train.Optimizer):
         rate = self._rate_of(var)
         decayed = []
         if self._decays(var):
-            decayed = [var.assign_sub(rate * self.weight_decay_rate * var, read_value=False)]
+            # Not before the gradient is there: it is that of the weights as they were.
+            with tf.control_dependencies([grad]):
+                decay = rate * self.weight_decay_rate * var.read_value()
+                decayed = [var.assign_sub(decay, read_value=False)]
         # With both beta powers 0, TensorFlow's one fused pass leaves out the bias correction. It
         # takes 1 - beta_2 in float32, where 1 - 0.999 is off by 1.3e-5; as v is linear in that
         # factor, the rate and epsilon can make up for it, and for the bias.
