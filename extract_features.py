@@ -1,9 +1,10 @@
-r"""Writes the vectors that BERT computes for every token, or for every line, of a text.
+r"""Writes the vectors that BERT computes for every token, word or line of a text.
 
 Reads   lines of text, or pairs written as "first text ||| second text", and a pretrained model.
 Writes  JSON lines: {"linex_index": 0, "features": [{"token": "[CLS]", "layers": [{"index": -1,
         "values": [0.123456, ...]}, ...]}, ...]}; linex_index is the number of the line from 0.
-        With --pooling {"linex_index": 0, "vector": [0.123456, ...]}, or an array (.npy).
+        With --pooling {"linex_index": 0, "vector": [0.123456, ...]}. Or arrays: .npy, .npz, .hdf5,
+        .parquet, .tfrecord.
 
 Examples:
   python extract_features.py --input_file=sample_data/lines.txt --output_file=out/features.jsonl \
@@ -15,19 +16,30 @@ Examples:
 
 import contextlib
 import dataclasses
-import functools
+import itertools
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from typing import IO, Any, Optional
+from collections.abc import Iterable, Iterator
+from typing import Any, Optional
 
 from absl import flags, logging
 
-from bert_toolkit import cli, features, files
+from bert_toolkit import (
+    background,
+    cli,
+    feature_files,
+    feature_shards,
+    files,
+    lines,
+    neighbours,
+    projector,
+    words,
+)
 from bert_toolkit.errors import UserError
 from bert_toolkit.progress import Progress, size
 
 STREAM = "-"  # standard input or output
+LAST_FOUR = "-4..-1"
 
 
 def define_flags() -> None:
@@ -42,15 +54,40 @@ def define_flags() -> None:
         flags.DEFINE_string(
             "output_file",
             None,
-            "JSON lines to write; with --pooling, a name that ends in .npy makes an array of"
-            " float32, [lines, size]. - for JSON lines on standard output.",
-            required=True,
+            "File to write; - for JSON lines on standard output. Not needed with --queries_file or"
+            " --projector_dir.",
         )
+        flags.DEFINE_enum(
+            "output_format",
+            None,
+            list(feature_files.FORMATS),
+            "Form of the output; without this flag, by the ending of --output_file, JSON lines"
+            " (.jsonl, .jsonl.gz) if it says nothing. npy is for --pooling.",
+        )
+        flags.DEFINE_enum(
+            "dtype",
+            "float32",
+            ["float32", "float16"],
+            "Type of the numbers in files that are not JSON lines.",
+        )
+        flags.DEFINE_integer(
+            "lines_per_shard",
+            None,
+            "Write files of so many lines each, NAME-00000.jsonl and so on, and a list of them,"
+            " NAME.shards.json.",
+            lower_bound=1,
+        )
+        flags.DEFINE_boolean(
+            "resume",
+            True,
+            "With --lines_per_shard, keep the files that an earlier run of the same command made.",
+        )
+    with cli.group("Vectors"):
         flags.DEFINE_string(
             "layers",
             "-1,-2,-3,-4",
             "Layers to write, separated by commas: -1 is the last, -2 the one below; 0 is the"
-            " first; 0..5 for several, or all.",
+            " first; 0..5 for several, all, or last-four. Layers above are not computed.",
         )
         flags.DEFINE_enum(
             "combine",
@@ -60,18 +97,61 @@ def define_flags() -> None:
             " mean, or their sum. With --pooling, separate is concat.",
         )
         flags.DEFINE_enum(
+            "align",
+            words.PIECES,
+            [words.PIECES, words.WORDS, words.SPACES],
+            "What has a vector: WordPieces; words as the tokenizer finds them (punctuation marks"
+            " are words); or what stands between spaces. Words come with their text, the characters"
+            " of the line they are (offsets) and the tokens they are made of (pieces), each from"
+            " the first to the one after the last; [CLS] and [SEP] are left out.",
+        )
+        flags.DEFINE_enum(
+            "word_vector",
+            "mean",
+            ["mean", "first"],
+            "A word is the mean of its pieces, or the first of them.",
+        )
+        flags.DEFINE_enum(
             "pooling",
             "none",
             ["none", "cls", "mean", "max", "mean_max"],
-            "One vector a line, and of what: of [CLS], the mean over tokens ([CLS] and [SEP] are"
-            " among them), the largest of each dimension, or the last two one after the other.",
+            "One vector a line, and of what: of [CLS], the mean over tokens, the largest of each"
+            " dimension, or the last two one after the other. Padding never counts.",
+        )
+        flags.DEFINE_boolean(
+            "pool_special_tokens",
+            True,
+            "Whether [CLS] and [SEP] count in the mean and in the largest.",
         )
         flags.DEFINE_boolean("normalize", False, "Scale vectors of --pooling to length 1.")
+    with cli.group("Length"):
         flags.DEFINE_integer(
             "max_seq_length",
             128,
             "Longest sequence in tokens, [CLS] and [SEP] included; longer lines are cut.",
             lower_bound=4,
+        )
+        flags.DEFINE_integer(
+            "window_stride",
+            0,
+            "Do not cut long lines, but read them in windows of --max_seq_length, so many tokens"
+            " from one to the next; each token is taken from where it has most text around it. Half"
+            " of --max_seq_length is a good choice; 0 cuts. Of a pair, the second text is read so.",
+            lower_bound=0,
+        )
+    with cli.group("Neighbours"):
+        flags.DEFINE_string(
+            "queries_file",
+            None,
+            "With --pooling: for every line of this file, print the lines of --input_file with the"
+            " nearest vectors (cosine, line number from 1, text).",
+        )
+        flags.DEFINE_integer("num_neighbors", 5, "How many of them.", lower_bound=1)
+        flags.DEFINE_string(
+            "projector_dir",
+            None,
+            "Directory for TensorBoard's embedding projector (tensorboard --logdir): its points are"
+            " lines with --pooling, else tokens.",
         )
     with cli.group("Model"):
         cli.define_model_flags(
@@ -80,7 +160,9 @@ def define_flags() -> None:
         )
         cli.define_tokenizer_flags()
     with cli.group("Device"):
-        flags.DEFINE_integer("batch_size", 32, "Lines in a batch, over all devices.", lower_bound=1)
+        flags.DEFINE_integer(
+            "batch_size", 32, "Sequences in a batch, over all devices.", lower_bound=1
+        )
         flags.DEFINE_boolean(
             "use_one_hot_embeddings",
             False,
@@ -94,26 +176,72 @@ class Options(cli.ModelOptions, cli.DeviceOptions):
     """The flags of this stage, by their names."""
 
     input_file: str = ""
-    output_file: str = ""
+    output_file: Optional[str] = None
+    output_format: Optional[str] = None
+    dtype: str = "float32"
+    lines_per_shard: Optional[int] = None
+    resume: bool = True
     layers: str = "-1,-2,-3,-4"
     combine: str = "separate"
+    align: str = words.PIECES
+    word_vector: str = "mean"
     pooling: str = "none"
+    pool_special_tokens: bool = True
     normalize: bool = False
     max_seq_length: int = 128
+    window_stride: int = 0
+    queries_file: Optional[str] = None
+    num_neighbors: int = 5
+    projector_dir: Optional[str] = None
     batch_size: int = 32
     use_one_hot_embeddings: bool = False
 
+    @property
+    def format(self) -> str:
+        """The format of the output."""
+        return self.output_format or feature_files.format_of(self.output_file or "")
+
     def __post_init__(self):
-        problems = []
-        if self.output_file.endswith(".npy") and self.pooling == "none":
-            problems.append(
-                f"--output_file={self.output_file}: tokens of lines make no array; pass --pooling,"
-                " or write JSON lines"
-            )
-        if self.normalize and self.pooling == "none":
-            problems.append("--normalize goes with --pooling")
         missing = self.missing_files("bert_config_file", "vocab_file", "init_checkpoint")
-        cli.check(problems + missing)
+        cli.check([*self._problems(), *self._output_problems(), *missing])
+
+    def _problems(self) -> Iterator[str]:
+        """Yields a sentence for everything about vectors that does not go together."""
+        pooled = self.pooling != "none"
+        if not (self.output_file or self.queries_file or self.projector_dir):
+            yield "--output_file is required (or --queries_file, or --projector_dir)"
+        if self.normalize and not pooled:
+            yield "--normalize goes with --pooling"
+        if not self.pool_special_tokens and self.pooling in ("none", "cls"):
+            yield "--nopool_special_tokens goes with --pooling=mean, max or mean_max"
+        if self.align != words.PIECES and pooled:
+            yield f"--align={self.align} is about vectors of words; leave out --pooling"
+        if self.word_vector != "mean" and self.align == words.PIECES:
+            yield f"--word_vector={self.word_vector} goes with --align=words or spaces"
+        if self.queries_file and not pooled:
+            yield "--queries_file compares lines; pass --pooling=mean, for example"
+        if self.window_stride > self.max_seq_length:
+            yield (
+                f"--window_stride={self.window_stride} would leave out tokens between windows of"
+                f" --max_seq_length={self.max_seq_length}"
+            )
+
+    def _output_problems(self) -> Iterator[str]:
+        """Yields a sentence for everything about the output that does not go together."""
+        name, path = self.format, self.output_file or ""
+        if name == "npy" and self.pooling == "none":
+            yield (
+                f"--output_file={path}: tokens of lines make no array; pass --pooling, or write"
+                " .npz, .hdf5, .parquet, .tfrecord or JSON lines"
+            )
+        if name == "jsonl" and self.dtype != "float32":
+            yield f"--dtype={self.dtype}: not for JSON lines; choose another --output_format"
+        if path == STREAM and (name != "jsonl" or self.lines_per_shard):
+            yield "--output_file=-: only JSON lines, in one piece, go to standard output"
+        if path == STREAM and self.queries_file:
+            yield "--output_file=-: neighbours go to standard output; name a file"
+        if name in feature_files.LOCAL_FORMATS and "://" in path:
+            yield f"--output_file={path}: {name} is written on this machine only; copy it there"
 
 
 def run(options: Options) -> int:
@@ -123,42 +251,60 @@ def run(options: Options) -> int:
       UserError: an input cannot be used.
     """
     # TensorFlow is imported when a model is needed, so that --help and mistakes answer at once.
+    check_files(options)
     from bert_toolkit import checkpoints, estimators, model_dirs, model_fns, vectors
 
-    if options.input_file != STREAM:
-        files.check_input(options.input_file, "input_file")
-    if options.output_file != STREAM:
-        files.check_output(options.output_file)
     model = model_dirs.find(options)
     model_dirs.check_length(options.max_seq_length, model)
     layers = parse_layers(options.layers, model.config.num_hidden_layers)
-    tokenizer = model.tokenizer()
-    lines = LineInput(
-        options.input_file, tokenizer, options.max_seq_length, static_shapes=options.static_shapes
+    one_vector = len(layers) == 1 or options.combine != "separate" or options.pooling != "none"
+    if options.projector_dir and not one_vector:
+        raise UserError("--projector_dir: a token is one point; pass --combine, or one of --layers")
+    layout = make_layout(options, layers)
+    sink = Sinks(options, layout, made_from(options, model))
+    line_input = lines.LineInput(
+        options.input_file,
+        itertools.chain(
+            read_queries(options.queries_file), read_sources(options.input_file, sink.lines_done)
+        ),
+        model.tokenizer(),
+        lines.Encoding(
+            options.max_seq_length,
+            options.window_stride,
+            options.align,
+            options.pool_special_tokens,
+        ),
+        bytes_per_token(model.config.hidden_size, layers, options),
+        static_shapes=options.static_shapes,
     )
     with checkpoints.as_tensorflow(model.init_checkpoint) as init_checkpoint:
-        one_hot = options.use_one_hot_embeddings
-        engine = dataclasses.replace(options.engine(), one_hot_embeddings=one_hot)
-        made_of = vectors.Vectors(options.combine, options.pooling, options.normalize)
+        engine = dataclasses.replace(
+            options.engine(), one_hot_embeddings=options.use_one_hot_embeddings
+        )
+        made_of = vectors.Vectors(options.combine, options.pooling)
+        network = vectors.network(model.config, layers, engine, made_of)
         runner = estimators.Runner(
-            model_fns.make(
-                vectors.network(model.config, layers, engine, made_of),
-                None,
-                init_checkpoint,
-                options.use_tpu,
-            ),
+            model_fns.make(network, None, init_checkpoint, options.use_tpu),
             None,
             options,
             estimators.BatchSizes(predict=options.batch_size),
         )
-        batches = runner.predict(lines)
-        if options.output_file.endswith(".npy"):
-            count = write_array(batches, lines, options.output_file)
-        else:
-            rows = functools.partial(json_rows, layers=layers, tokenizer=tokenizer)
-            count = write_lines(batches, rows, lines, options.output_file)
-    lines.warn()
+        finish = lines.Finish(options.pooling, options.normalize, options.word_vector)
+        found = lines.in_order(runner.predict(line_input), line_input, finish)
+        count = write(found, line_input, sink, count_lines(options.input_file))
+    line_input.warn()
     return count
+
+
+def check_files(options: Options) -> None:
+    """Raises a UserError if an input is not there, or the output cannot be written."""
+    for name in ("input_file", "queries_file"):
+        path = getattr(options, name)
+        if path and path != STREAM:
+            files.check_input(path, name)
+    if options.output_file and options.output_file != STREAM:
+        files.check_output(options.output_file)
+        feature_files.check_libraries(options.format)
 
 
 def parse_layers(text: str, num_layers: int) -> list[int]:
@@ -170,12 +316,12 @@ def parse_layers(text: str, num_layers: int) -> list[int]:
     if text == "all":
         return list(range(num_layers))
     layers: list[int] = []
-    for part in text.split(","):
+    for part in text.replace("last-four", LAST_FOUR).split(","):
         found = re.fullmatch(r" *(-?\d+)(?:\.\.(-?\d+))? *", part)
         if found is None:
             raise UserError(
                 f"--layers={text}: expected numbers separated by commas, such as -1,-2, ranges such"
-                " as 0..5, or all"
+                " as 0..5, last-four, or all"
             )
         first, last = int(found[1]), int(found[2] or found[1])
         layers += range(first, last + 1)
@@ -190,188 +336,140 @@ def parse_layers(text: str, num_layers: int) -> list[int]:
     return layers
 
 
-class LineInput:
-    """An Estimator's input function over lines of text, which are read as they are needed."""
+def bytes_per_token(hidden_size: int, layers: list[int], options: Options) -> int:
+    """Returns how much memory the features of a token take until they are written."""
+    if options.pooling != "none":
+        return 0
+    width = 1 if options.combine in ("mean", "sum") else len(layers)
+    return 4 * hidden_size * width
 
-    def __init__(self, path: str, tokenizer, max_seq_length: int, static_shapes: bool):
-        """Makes the input; `static_shapes` pads every batch alike, as TPUs need."""
-        self.path, self.tokenizer, self.max_seq_length = path, tokenizer, max_seq_length
-        self.static_shapes = static_shapes
-        self.error: Optional[UserError] = None
-        self.empty: list[int] = []
-        self.empty_count = self.cut_count = 0
 
-    def warn(self) -> None:
-        """Says which lines were empty and how many were cut."""
-        if self.empty_count:
-            shown = ", ".join(map(str, self.empty)) + (
-                ", ..." if self.empty_count > len(self.empty) else ""
+def make_layout(options: Options, layers: list[int]) -> feature_files.Layout:
+    """Returns what is written of each line."""
+    names: dict[str, Any] = {f"layer_{number}": number for number in layers}
+    if options.pooling != "none":
+        names = {"vector": None}
+    elif options.combine != "separate":
+        names = {"combined": ",".join(map(str, layers))}
+    with_words = options.align != words.PIECES
+    return feature_files.Layout(names, options.dtype, options.pooling != "none", with_words)
+
+
+def made_from(options: Options, model: Any) -> dict[str, Any]:
+    """Returns all that decides what is in the output, to tell whether a run can be resumed."""
+    names = (
+        "input_file output_format dtype lines_per_shard layers combine align word_vector pooling"
+        " pool_special_tokens normalize max_seq_length window_stride precision"
+    )
+    facts = {name: getattr(options, name) for name in names.split()}
+    facts |= {"init_checkpoint": model.init_checkpoint, "vocab_file": model.vocab_file}
+    facts |= dataclasses.asdict(model.rules)
+    if options.input_file != STREAM:
+        facts["input_bytes"] = files.size(options.input_file)
+    return facts
+
+
+def count_lines(path: str) -> Optional[int]:
+    """Returns the number of lines to read, if it can be known."""
+    return None if path == STREAM else files.count_lines(path)
+
+
+def read_sources(path: str, skip: int) -> Iterator[lines.SourceLine]:
+    """Yields the lines of a file or of standard input, but for the first `skip`."""
+    texts: Iterable[str] = sys.stdin if path == STREAM else files.read_lines(path)
+    for number, text in itertools.islice(enumerate(texts), skip, None):
+        yield lines.SourceLine(number, text.rstrip("\r\n"))
+
+
+def read_queries(path: Optional[str]) -> Iterator[lines.SourceLine]:
+    """Yields the lines to find neighbours of."""
+    for number, text in enumerate(files.read_lines(path) if path else ()):
+        yield lines.SourceLine(number, text, is_query=True)
+
+
+class Sinks:
+    """Where features go: a file or shards, the projector, the search for neighbours."""
+
+    def __init__(self, options: Options, layout: feature_files.Layout, facts: dict[str, Any]):
+        """Finds what an earlier run has finished, if shards are written; opens nothing."""
+        self._options, self._layout = options, layout
+        self._shards: Optional[feature_shards.ShardedWriter] = None
+        if options.lines_per_shard and options.output_file:
+            self._shards = feature_shards.ShardedWriter(
+                options.output_file,
+                options.format,
+                layout,
+                options.lines_per_shard,
+                facts,
+                options.resume,
             )
-            logging.warning(
-                "%s: %d empty lines (%s) have [CLS] and [SEP] only",
-                self.path,
-                self.empty_count,
-                shown,
+        self.lines_done = self._shards.lines if self._shards else 0
+        self._open = contextlib.ExitStack()
+        self._writers: list[Any] = []
+        self._neighbours: Optional[neighbours.Neighbours] = None
+
+    def __enter__(self) -> "Sinks":
+        options = self._options
+        if self._shards:
+            self._open.push(self._shards.abandon)
+            self._writers.append(self._shards)
+        elif options.output_file:
+            writer = feature_files.open_writer(options.output_file, options.format, self._layout)
+            self._writers.append(self._open.enter_context(writer))
+        if options.projector_dir:
+            self._writers.append(
+                self._open.enter_context(projector.Projector(options.projector_dir))
             )
-        if self.cut_count:
-            logging.warning(
-                "%s: %d lines were cut to --max_seq_length=%d tokens",
-                self.path,
-                self.cut_count,
-                self.max_seq_length,
-            )
+        if options.queries_file:
+            self._neighbours = neighbours.Neighbours(options.num_neighbors)
+        return self
 
-    def sequences(self) -> Iterator[dict[str, Any]]:
-        """Yields each line's features, unpadded; keeps an error, which TensorFlow would garble."""
-        try:
-            lines = files.read_lines(self.path) if self.path != STREAM else sys.stdin
-            for index, line in enumerate(lines):
-                text_a, text_b = split_pair(line.strip())
-                encoded = features.encode(self.tokenizer, text_a, text_b, self.max_seq_length)
-                self.cut_count += encoded.cut > 0
-                if not text_a and not text_b:
-                    self.empty_count += 1
-                    if len(self.empty) < 5:
-                        self.empty.append(index + 1)
-                yield {
-                    "unique_ids": index,
-                    "input_ids": encoded.input_ids,
-                    "input_mask": [1] * len(encoded.input_ids),
-                    "segment_ids": encoded.segment_ids,
-                }
-        except UserError as error:
-            self.error = error
+    def write(self, line: lines.LineFeatures) -> None:
+        """Gives a line's features to all of them; those of a query to one."""
+        if self._neighbours:
+            self._neighbours.write(line)
+        if not line.source.is_query:
+            for writer in self._writers:
+                writer.write(line)
 
-    def __call__(self, params: Mapping[str, Any], input_context: Any = None) -> Any:
-        """Returns a tf.data.Dataset of batches: features by name, each [B, S], unique_ids [B]."""
-        import tensorflow.compat.v1 as tf
+    def __exit__(self, *error: Any) -> None:
+        if error[0] is None and self._shards:
+            self._shards.close()
+        self._open.__exit__(*error)
 
-        along = tf.TensorSpec([None], tf.int32)
-        signature = {"input_ids": along, "input_mask": along, "segment_ids": along}
-        signature["unique_ids"] = tf.TensorSpec([], tf.int32)
-        dataset = tf.data.Dataset.from_generator(self.sequences, output_signature=signature)
-        length = self.max_seq_length if self.static_shapes else None
-        padded = {name: [length] if name != "unique_ids" else [] for name in signature}
-        if self.static_shapes:
-            # With batch size - 1 more lines, dropping the remainder drops nothing but filling.
-            filling = {name: tf.zeros([1], tf.int32) for name in signature}
-            filling["unique_ids"] = tf.constant(-1)
-            fillings = tf.data.Dataset.from_tensors(filling).repeat(params["batch_size"] - 1)
-            dataset = dataset.concatenate(fillings)
-        dataset = dataset.padded_batch(
-            params["batch_size"], padded, drop_remainder=self.static_shapes
-        )
-        return dataset.prefetch(2)
+    def tell(self, count: int) -> None:
+        """Says what was written, and prints the neighbours."""
+        options = self._options
+        if self._neighbours:
+            print(self._neighbours.text(), end="")
+        if options.projector_dir:
+            logging.info("tensorboard --logdir %s shows the points", options.projector_dir)
+        if self._shards:
+            what = f"{len(self._shards.shards)} files, {size(self._shards.bytes)}"
+        elif options.output_file and options.output_file != STREAM:
+            what = size(files.size(options.output_file))
+        else:
+            return
+        logging.info("wrote %s: %s lines, %s", options.output_file, f"{count:,}", what)
 
 
-def split_pair(line: str) -> tuple[str, Optional[str]]:
-    """Returns the two texts of "A ||| B", or the line and None."""
-    match = re.match(r"^(.*) \|\|\| (.*)$", line)
-    return (match.group(1), match.group(2)) if match else (line, None)
-
-
-def write_lines(batches, rows: Callable, lines: LineInput, path: str) -> int:
-    """Writes the JSON lines of all batches; returns how many.
-
-    A file appears as a whole or not at all.
-    """
-    with contextlib.ExitStack() as stack:
-        writer: IO[bytes] = sys.stdout.buffer
-        if path != STREAM:
-            [unfinished] = stack.enter_context(files.replacing([path]))
-            writer = stack.enter_context(files.open_binary(unfinished, "wb"))
-        progress = stack.enter_context(Progress("extracting", "lines"))
-        written = 0
-        for batch in batches:
-            for row in rows(batch):
-                written += writer.write(_as_json(row))
-                progress.update()
-        _check_end(progress.done, lines)
-    logging.info("wrote %s: %s lines, %s", path, f"{progress.done:,}", size(written))
-    return progress.done
-
-
-def _as_json(row: Mapping[str, Any]) -> bytes:
-    import orjson
-
-    return orjson.dumps(row, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE)
-
-
-def write_array(batches, lines: LineInput, path: str) -> int:
-    """Writes the vectors of all batches as an array, [lines, size]; returns the number of lines."""
-    import numpy as np
-
-    with (
-        files.replacing([path]) as [unfinished],
-        Progress("extracting", "lines") as progress,
-        open(unfinished, "wb") as writer,
-    ):
-        width = 0
-        for batch in batches:
-            vectors = batch["vector"][batch["unique_ids"] >= 0].astype("<f4")
-            if not width:
-                width = vectors.shape[1]
-                _write_header(writer, 0, width)
-            writer.write(np.ascontiguousarray(vectors).tobytes())
-            progress.update(len(vectors))
-        _check_end(progress.done, lines)
-        written = writer.tell()
-        writer.seek(0)
-        _write_header(writer, progress.done, width)
-    logging.info("wrote %s: %s x %d, %s", path, f"{progress.done:,}", width, size(written))
-    return progress.done
-
-
-def _write_header(writer: IO[bytes], rows: int, width: int) -> None:
-    """Writes the beginning of an .npy file, of which the length does not depend on the numbers."""
-    header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({rows}, {width}), }}"
-    writer.write(b"\x93NUMPY\x01\x00" + (118).to_bytes(2, "little"))
-    writer.write(header.ljust(117).encode() + b"\n")
-
-
-def _check_end(done: int, lines: LineInput) -> None:
-    if lines.error is not None:
-        raise lines.error
-    if not done:
-        raise UserError(f"{lines.path}: empty; expected lines of text")
-
-
-def json_rows(batch: Mapping[str, Any], layers: list[int], tokenizer) -> Iterator[dict[str, Any]]:
-    """Yields the published form of each sequence in a batch; values with 6 decimals."""
-    import numpy as np
-
-    # Rounded in double precision, as published: 6 decimals of a float32 may need more than its
-    # digits.
-    def rounded(name: str):
-        return np.round(batch[name].astype(np.float64), 6)
-
-    if "vector" in batch:
-        for vector, unique_id in zip(rounded("vector"), batch["unique_ids"]):
-            if unique_id >= 0:  # fills no batch
-                yield {"linex_index": int(unique_id), "vector": vector}
-        return
-    combined = "combined" in batch
-    values = [rounded("combined")] if combined else [rounded(f"layer_{n}") for n in layers]
-    numbers = [",".join(map(str, layers))] if combined else layers
-    # [B, S, H] each
-    lengths = batch["input_mask"].sum(axis=1)
-    for row, unique_id in enumerate(batch["unique_ids"]):
-        if unique_id < 0:  # fills the batch
-            continue
-        tokens = tokenizer.convert_ids_to_tokens(batch["input_ids"][row, : lengths[row]].tolist())
-        yield {
-            "linex_index": int(unique_id),
-            "features": [
-                {
-                    "token": token,
-                    "layers": [
-                        {"index": layer, "values": layer_values[row, position]}
-                        for layer, layer_values in zip(numbers, values)
-                    ],
-                }
-                for position, token in enumerate(tokens)
-            ],
-        }
+def write(
+    found: Iterable[lines.LineFeatures],
+    line_input: lines.LineInput,
+    sinks: Sinks,
+    total: Optional[int],
+) -> int:
+    """Writes the features of all lines; returns how many, with those of an earlier run."""
+    remaining = None if total is None else total - sinks.lines_done
+    with sinks, Progress("extracting", "lines", total=remaining) as progress:
+        with background.InBackground(sinks.write) as write_soon:
+            for line in found:
+                write_soon(line)
+                progress.update(not line.source.is_query)
+        done = progress.done + sinks.lines_done
+        line_input.check_end(done)
+    sinks.tell(done)
+    return done
 
 
 def main(values: Any) -> None:

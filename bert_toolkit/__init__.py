@@ -17,6 +17,10 @@ def __getattr__(name: str) -> Any:
 
     # Read when TensorFlow is imported: its notes about itself stay out of other people's output.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    from bert_toolkit import inference
+    import importlib
 
-    return getattr(inference, name)
+    from tokenization import garbage_collection_paused
+
+    module = {"Encoder": "inference", "TextClassifier": "text_classifier"}[name]
+    with garbage_collection_paused():  # it would go through all of TensorFlow again and again
+        return getattr(importlib.import_module(f"bert_toolkit.{module}"), name)

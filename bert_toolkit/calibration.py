@@ -10,8 +10,6 @@ from collections.abc import Sequence
 from typing import Optional
 
 import numpy as np
-from scipy import optimize
-from sklearn import metrics
 
 from bert_toolkit import files
 from bert_toolkit.errors import UserError
@@ -62,6 +60,8 @@ def fit(problem: Problem, logits: np.ndarray, targets: np.ndarray) -> Calibratio
     if problem.kind == REGRESSION:
         return Calibration()
 
+    from scipy import optimize  # a second to import, which predictions do without
+
     def loss(log_temperature: float) -> float:
         return float(problem.losses(logits / np.exp(log_temperature), targets).mean())
 
@@ -75,6 +75,8 @@ def fit(problem: Problem, logits: np.ndarray, targets: np.ndarray) -> Calibratio
 
 
 def _best_threshold(probabilities: np.ndarray, targets: np.ndarray) -> float:
+    from sklearn import metrics
+
     if not targets.any():
         return 0.5
     precision, recall, thresholds = metrics.precision_recall_curve(targets, probabilities)

@@ -3,7 +3,9 @@
 A stage calls `run(main, __doc__, define_flags)`; nothing is defined when a module is imported.
 """
 
+import atexit
 import dataclasses
+import gc
 import logging as python_logging
 import os
 import re
@@ -40,6 +42,9 @@ def run(main: Callable[[Any], None], doc: str, define_flags: Callable[[], None])
       doc: the stage's docstring, printed at the top of --help.
       define_flags: defines the stage's flags, through `group`.
     """
+    # TensorFlow's modules and graphs are a million objects that stay; going through them again and
+    # again for cycles takes a fifth of the time to start.
+    gc.set_threshold(100_000, 20, 20)
     _define_all(define_flags)
     signal.signal(signal.SIGTERM, _raise_terminated)
     try:
@@ -60,6 +65,15 @@ def run(main: Callable[[Any], None], doc: str, define_flags: Callable[[], None])
         # The reader of our standard output went away (`| head`): that is no error worth words.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(EXIT_ERROR)
+    _end()
+
+
+def _end() -> NoReturn:
+    """Ends the program with success, at once if TensorFlow is in it, which takes a second to go."""
+    if "tensorflow" in sys.modules:
+        sys.stderr.flush()
+        atexit._run_exitfuncs()
+        os._exit(0)
     sys.exit(0)
 
 

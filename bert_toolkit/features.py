@@ -42,7 +42,7 @@ def encode(
     """
     first = tokenizer.encode(text_a)
     second = tokenizer.encode(text_b) if text_b else []
-    return _encoded(tokenizer, first, second, max_seq_length, truncate)
+    return join_and_cut(tokenizer, first, second, max_seq_length, truncate)
 
 
 def encode_windows(
@@ -54,29 +54,60 @@ def encode_windows(
     """
     first = tokenizer.encode(text_a)
     second = tokenizer.encode(text_b) if text_b else []
+    return [window.encoded for window in cover(tokenizer, first, second, max_seq_length, stride)]
+
+
+class Window(NamedTuple):
+    """A part of a long text as the model reads it.
+
+    Attributes:
+      encoded: the sequence.
+      begin, end: its tokens [begin, end) have no more text around them in another window. These of
+        all windows, one after the other, are the whole text with its special tokens.
+    """
+
+    encoded: Encoded
+    begin: int
+    end: int
+
+
+def cover(
+    tokenizer: FullTokenizer, first: list[int], second: list[int], max_seq_length: int, stride: int
+) -> list[Window]:
+    """Returns the windows of a text or a pair in token ids, as `encode_windows` has them."""
+    cut = 0
     if second:
-        del first[max_seq_length // 2 :]
+        cut = max(0, len(first) - max_seq_length // 2)
+        first = first[: max_seq_length // 2]
+        before = len(first) + 2  # [CLS] first [SEP]
         room = max_seq_length - SPECIAL_TOKENS_OF_PAIR - len(first)
-        windows = [(first, window) for window in _windows(second, room, stride)]
     else:
+        before = 1
         room = max_seq_length - SPECIAL_TOKENS_OF_SINGLE
-        windows = [(window, []) for window in _windows(first, room, stride)]
-    return [_encoded(tokenizer, *window, max_seq_length, HEAD) for window in windows]
-
-
-def _windows(tokens: list[int], room: int, stride: int) -> list[list[int]]:
+    moving = second or first
     step = min(stride, room)
-    starts = range(0, max(1, len(tokens) - room + step), step)
-    return [tokens[start : start + room] for start in starts]
+    starts = list(range(0, max(1, len(moving) - room + step), step))
+    # What two windows share is divided in the middle; the special tokens at its ends are kept once.
+    middles = [start + (room - step) // 2 for start in starts[1:]]
+    begins = [0, *(before + middle - start for middle, start in zip(middles, starts[1:]))]
+    ends = [before + middle - start for middle, start in zip(middles, starts)]
+    windows = []
+    for start, begin, end in zip(starts, begins, [*ends, None]):
+        part = moving[start : start + room]
+        texts = (first, part) if second else (part, [])
+        encoded = join_and_cut(tokenizer, *texts, max_seq_length)._replace(cut=cut)
+        windows.append(Window(encoded, begin, len(encoded.input_ids) if end is None else end))
+    return windows
 
 
-def _encoded(
+def join_and_cut(
     tokenizer: FullTokenizer,
     first: list[int],
     second: list[int],
     max_seq_length: int,
-    truncate: str,
+    truncate: str = HEAD,
 ) -> Encoded:
+    """Like `encode`, of texts in token ids."""
     before = len(first) + len(second)
     if second:
         lengths = shares(len(first), len(second), max_seq_length - SPECIAL_TOKENS_OF_PAIR)

@@ -223,6 +223,20 @@ def read_lines(path: str) -> Iterator[str]:
         raise UserError(f"{path}: {error.strerror or error}") from None
 
 
+def count_lines(path: str) -> int:
+    """Returns how many lines a text file has, .gz or plain; reads it once.
+
+    Raises:
+      UserError: it cannot be read.
+    """
+    count, last = 0, b"\n"
+    with _open_maybe_gzip(path) as reader, io_errors(path), gzip_errors(path):
+        while block := reader.read(1 << 20):
+            count += block.count(b"\n")
+            last = block[-1:]
+    return count + (last != b"\n")
+
+
 def read_lines_from(path: str, offset: int) -> Iterator[tuple[int, str]]:
     """Yields the lines of a plain UTF-8 file that begin at byte `offset` or later: (begin, line).
 

@@ -9,44 +9,23 @@ The results are those of extract_features.py and run_classifier.py. Objects may 
 threads at once.
 """
 
-import os
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Optional, Union
+from typing import Optional, Union
 
 import numpy as np
 import tensorflow.compat.v1 as tf
 
 import modeling
-from bert_toolkit import (
-    calibration,
-    checkpoints,
-    classifier_network,
-    datasets,
-    features,
-    model_dirs,
-    selection,
-    vectors,
-)
+from bert_toolkit import checkpoints, features, model_dirs, vectors
 from bert_toolkit.cli import ModelOptions
 from bert_toolkit.errors import UserError
 from bert_toolkit.outputs import Network
+from tokenization import garbage_collection_paused
 
 Text = Union[str, tuple[str, str]]
 
 
-class Prediction(NamedTuple):
-    """What a classifier says of a text.
-
-    Attributes:
-      label: the answer: a label, labels with commas between them, a number, or "other".
-      probabilities: label -> probability; empty where a number is predicted.
-    """
-
-    label: str
-    probabilities: dict[str, float]
-
-
-class _Model:
+class Model:
     """A network with its weights in a session of its own."""
 
     def __init__(
@@ -62,8 +41,7 @@ class _Model:
         self.max_seq_length = positions if max_seq_length is None else max_seq_length
         model_dirs.check_length(self.max_seq_length, files)
         self.tokenizer = files.tokenizer()
-        with tf.Graph().as_default() as graph, checkpoints.as_tensorflow(checkpoint) as weights:
-            assert weights
+        with garbage_collection_paused(), tf.Graph().as_default() as graph:
             names = ("input_ids", "input_mask", "segment_ids")
             self._inputs = {name: tf.placeholder(tf.int32, [None, None], name) for name in names}
             # What only training and the stages' own outputs need.
@@ -73,15 +51,16 @@ class _Model:
             network = make_network(files.config)
             outputs = network({**self._inputs, **others}, tf.estimator.ModeKeys.PREDICT)
             self._output = outputs.predictions[output]
-            fitting = checkpoints.fit(weights, tf.trainable_variables())
+            weights = checkpoints.read(checkpoint)
+            shapes = {name: value.shape for name, value in weights.items()}
+            fitting = checkpoints.fit_shapes(shapes, checkpoint, tf.trainable_variables())
             missing = [*fitting.absent, *fitting.resized]
             if missing:
                 raise UserError(f"{checkpoint}: has no trained {checkpoints.some(missing)}")
-            checkpoints.restore_at_start(weights, fitting)
             config = tf.ConfigProto(allow_soft_placement=True)
             config.gpu_options.allow_growth = True
             self._session = tf.Session(graph=graph, config=config)
-            self._session.run(tf.global_variables_initializer())
+            checkpoints.assign(self._session, weights, fitting.restored)
 
     def run(self, texts: Sequence[Text], batch_size: int) -> np.ndarray:
         """Returns the output for each text, [texts, ...], in their order."""
@@ -138,7 +117,7 @@ class Encoder:
         files = model_dirs.find(ModelOptions(bert_dir=bert_dir))
         assert files.init_checkpoint
         made_of = vectors.Vectors(combine, pooling, normalize)
-        self._model = _Model(
+        self._model = Model(
             files,
             files.init_checkpoint,
             lambda config: vectors.network(config, list(layers), vectors=made_of),
@@ -149,46 +128,6 @@ class Encoder:
     def encode(self, texts: Sequence[Text], batch_size: int = 32) -> np.ndarray:
         """Returns float32 [texts, size]; a text is a string or a pair of them."""
         return self._model.run(texts, batch_size)
-
-    def close(self) -> None:
-        """Frees what the model holds."""
-        self._model.close()
-
-
-class TextClassifier:
-    """Labels of texts, by a model that run_classifier.py trained."""
-
-    def __init__(self, model_dir: str, max_seq_length: Optional[int] = 128):
-        """Loads the best model of an output directory, or its last.
-
-        Raises:
-          UserError: there is none, or its labels are not known.
-        """
-        best = os.path.join(model_dir, selection.BEST)
-        problem = datasets.stored([model_dir, best])
-        if problem is None:
-            raise UserError(f"{model_dir}: no {datasets.TASK_FILE}; expected a trained classifier")
-        own = tf.train.latest_checkpoint(model_dir)
-        files = model_dirs.find(ModelOptions(bert_dir=model_dir if own else best))
-        self.problem = problem
-        self._calibration = calibration.read(model_dir)
-        self._model = _Model(
-            files,
-            selection.find(model_dir, None, None),
-            lambda config: classifier_network.network(config, problem),
-            "logits",
-            max_seq_length,
-        )
-
-    def predict(self, texts: Sequence[Text], batch_size: int = 32) -> list[Prediction]:
-        """Returns a prediction for each text; a text is a string or a pair of them."""
-        logits = self._model.run(texts, batch_size)
-        probabilities = self._calibration.probabilities(self.problem, logits)
-        answers = self._calibration.answers(self.problem, probabilities)
-        return [
-            Prediction(answer, dict(zip(self.problem.labels, map(float, row))))
-            for answer, row in zip(answers, probabilities)
-        ]
 
     def close(self) -> None:
         """Frees what the model holds."""

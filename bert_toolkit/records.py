@@ -12,9 +12,10 @@ import json
 import os
 import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import IO, Any, Optional
+from typing import IO, Any, Optional, Union
 
 import google_crc32c
+import numpy as np
 
 from bert_toolkit import files
 from bert_toolkit.errors import UserError
@@ -189,6 +190,25 @@ _remembered_map_entry = functools.lru_cache(maxsize=8192)(_map_entry)
 @functools.cache
 def _key_and_tag(name: str, dtype: str) -> tuple[bytes, bytes]:
     return _message(1, name.encode()), _tag(2 if dtype == "float32" else 3)
+
+
+def example(values: Mapping[str, Union[np.ndarray, Sequence[bytes]]]) -> bytes:
+    """Returns a serialized tf.train.Example of arrays, flattened, and lists of byte strings.
+
+    Arrays of float32 become a float_list, those of whole numbers not below 0 an int64_list.
+    """
+    return _message(1, b"".join(_example_entry(name, value) for name, value in values.items()))
+
+
+def _example_entry(name: str, value: Union[np.ndarray, Sequence[bytes]]) -> bytes:
+    if not isinstance(value, np.ndarray):
+        feature = _message(1, b"".join(_message(1, item) for item in value))
+    elif value.dtype.kind == "f":
+        feature = _message(2, _message(1, value.astype("<f4", copy=False).tobytes()))
+    else:
+        packed = b"".join(map(_VARINTS.__getitem__, value.ravel().tolist()))
+        feature = _message(3, _message(1, packed))
+    return _message(1, _message(1, name.encode()) + _message(2, feature))
 
 
 # --- TFRecord files ---

@@ -11,7 +11,6 @@ from absl import logging
 from bert_toolkit import checkpoints, files, model_dirs
 from bert_toolkit.datasets import TASK_FILE
 from bert_toolkit.errors import UserError
-from bert_toolkit.scores import is_better
 
 BEST = "best"  # a directory below the output directory: a complete model
 SCORE = "score.json"
@@ -74,6 +73,9 @@ class Selection(tf.train.CheckpointSaverListener):
         return self.is_over()
 
     def _take_note(self, checkpoint: str, step: int, score: float) -> None:
+        # A second to import, which predictions do without.
+        from bert_toolkit.scores import is_better
+
         better = not self._best or is_better(self._metric, score, self._best["score"])
         logging.info(
             "step %d: %s %.4f%s", step, self._metric, score, ", the best so far" if better else ""

@@ -31,16 +31,20 @@ def network(
 ) -> Network:
     """Returns the function (features, mode) -> Outputs: BERT's layers, or what is made of them.
 
-    Predictions are "layer_N" for each layer, "combined" [B, S, D], or with pooling "vector" [B, D].
+    Predictions are "layer_N" for each layer or "combined" [B, S, D]; or with pooling "vector"
+    [B, D] and "pooled_tokens" [B]. A feature "pooling_mask" may say what to pool, else "input_mask"
+    does.
     """
 
     def build(features: Mapping[str, tf.Tensor], mode: str) -> Outputs:
         model = model_fns.encoder(config, features, mode, engine)
         outputs = [model.get_all_encoder_layers()[layer] for layer in layers]  # [B, S, H] each
-        predictions = {name: features[name] for name in ("unique_ids", "input_ids", "input_mask")}
+        predictions = {"unique_ids": features["unique_ids"]}
         if vectors.pooling != "none":
             states = combined(outputs, vectors.combine)
-            vector = pooled(states, features["input_mask"], vectors.pooling)
+            mask = features.get("pooling_mask", features["input_mask"])
+            predictions["pooled_tokens"] = tf.reduce_sum(mask, 1)
+            vector = pooled(states, mask, vectors.pooling)
             predictions["vector"] = tf.nn.l2_normalize(vector, -1) if vectors.normalize else vector
         elif vectors.combine != "separate":
             predictions["combined"] = combined(outputs, vectors.combine)
@@ -59,11 +63,12 @@ def combined(outputs: list[tf.Tensor], combine: str) -> tf.Tensor:
     return tf.concat(outputs, -1)
 
 
-def pooled(states: tf.Tensor, input_mask: tf.Tensor, pooling: str) -> tf.Tensor:
-    """[B, S, D] -> [B, D], or [B, 2 * D] of mean_max: padding counts for nothing."""
+def pooled(states: tf.Tensor, pooling_mask: tf.Tensor, pooling: str) -> tf.Tensor:
+    """[B, S, D] -> [B, D], or [B, 2 * D] of mean_max: where the mask is 1; zeros if nowhere."""
     if pooling == "cls":
         return states[:, 0]
-    mask = tf.cast(input_mask, tf.float32)[:, :, None]  # [B, S, 1]
+    mask = tf.cast(pooling_mask, tf.float32)[:, :, None]  # [B, S, 1]
     mean = tf.reduce_sum(states * mask, 1) / tf.maximum(tf.reduce_sum(mask, 1), 1.0)
     largest = tf.reduce_max(tf.where_v2(mask > 0, states, states.dtype.min), 1)
+    largest = tf.where_v2(tf.reduce_any(mask > 0, 1), largest, 0.0)
     return {"mean": mean, "max": largest, "mean_max": tf.concat([mean, largest], -1)}[pooling]

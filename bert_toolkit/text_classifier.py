@@ -1,0 +1,64 @@
+"""Labels of texts from Python; see inference.py."""
+
+import os
+from collections.abc import Sequence
+from typing import NamedTuple, Optional
+
+import tensorflow.compat.v1 as tf
+
+from bert_toolkit import calibration, classifier_network, datasets, model_dirs, selection
+from bert_toolkit.cli import ModelOptions
+from bert_toolkit.errors import UserError
+from bert_toolkit.inference import Model, Text
+
+
+class Prediction(NamedTuple):
+    """What a classifier says of a text.
+
+    Attributes:
+      label: the answer: a label, labels with commas between them, a number, or "other".
+      probabilities: label -> probability; empty where a number is predicted.
+    """
+
+    label: str
+    probabilities: dict[str, float]
+
+
+class TextClassifier:
+    """Labels of texts, by a model that run_classifier.py trained."""
+
+    def __init__(self, model_dir: str, max_seq_length: Optional[int] = 128):
+        """Loads the best model of an output directory, or its last.
+
+        Raises:
+          UserError: there is none, or its labels are not known.
+        """
+        best = os.path.join(model_dir, selection.BEST)
+        problem = datasets.stored([model_dir, best])
+        if problem is None:
+            raise UserError(f"{model_dir}: no {datasets.TASK_FILE}; expected a trained classifier")
+        own = tf.train.latest_checkpoint(model_dir)
+        files = model_dirs.find(ModelOptions(bert_dir=model_dir if own else best))
+        self.problem = problem
+        self._calibration = calibration.read(model_dir)
+        self._model = Model(
+            files,
+            selection.find(model_dir, None, None),
+            lambda config: classifier_network.network(config, problem),
+            "logits",
+            max_seq_length,
+        )
+
+    def predict(self, texts: Sequence[Text], batch_size: int = 32) -> list[Prediction]:
+        """Returns a prediction for each text; a text is a string or a pair of them."""
+        logits = self._model.run(texts, batch_size)
+        probabilities = self._calibration.probabilities(self.problem, logits)
+        answers = self._calibration.answers(self.problem, probabilities)
+        return [
+            Prediction(answer, dict(zip(self.problem.labels, map(float, row))))
+            for answer, row in zip(answers, probabilities)
+        ]
+
+    def close(self) -> None:
+        """Frees what the model holds."""
+        self._model.close()
