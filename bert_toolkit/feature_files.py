@@ -281,7 +281,7 @@ class Hdf5:
         for name, parts in self._waiting.items():
             rows = np.concatenate(parts)
             if name not in self._file:
-                chunk = max(1, 1_000_000 // max(1, rows[:1].nbytes))
+                chunk = max(1, 250_000 // max(1, rows[:1].nbytes))
                 self._file.create_dataset(
                     name,
                     (0, *rows.shape[1:]),
