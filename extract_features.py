@@ -17,7 +17,6 @@ Examples:
 import contextlib
 import dataclasses
 import itertools
-import re
 import sys
 from collections.abc import Iterable, Iterator
 from typing import Any, Optional
@@ -36,10 +35,10 @@ from bert_toolkit import (
     words,
 )
 from bert_toolkit.errors import UserError
+from bert_toolkit.layers import parse_layers
 from bert_toolkit.progress import Progress, size
 
 STREAM = "-"  # standard input or output
-LAST_FOUR = "-4..-1"
 
 
 def define_flags() -> None:
@@ -305,35 +304,6 @@ def check_files(options: Options) -> None:
     if options.output_file and options.output_file != STREAM:
         files.check_output(options.output_file)
         feature_files.check_libraries(options.format)
-
-
-def parse_layers(text: str, num_layers: int) -> list[int]:
-    """Returns the layer numbers in --layers, in its order.
-
-    Raises:
-      UserError: not a list of numbers of layers that the model has.
-    """
-    if text == "all":
-        return list(range(num_layers))
-    layers: list[int] = []
-    for part in text.replace("last-four", LAST_FOUR).split(","):
-        found = re.fullmatch(r" *(-?\d+)(?:\.\.(-?\d+))? *", part)
-        if found is None:
-            raise UserError(
-                f"--layers={text}: expected numbers separated by commas, such as -1,-2, ranges such"
-                " as 0..5, last-four, or all"
-            )
-        first, last = int(found[1]), int(found[2] or found[1])
-        layers += range(first, last + 1)
-        if last < first:
-            raise UserError(f"--layers={text}: the range {part} ends before it begins")
-    for layer in layers:
-        if not -num_layers <= layer < num_layers:
-            raise UserError(
-                f"--layers={text}: no layer {layer}; the model has {num_layers}, numbered 0 to"
-                f" {num_layers - 1} or -{num_layers} to -1"
-            )
-    return layers
 
 
 def bytes_per_token(hidden_size: int, layers: list[int], options: Options) -> int:

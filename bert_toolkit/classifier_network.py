@@ -46,9 +46,14 @@ def network(
         logits = modeling.output_layer(
             pooled, problem.outputs, modeling.create_initializer()
         )  # [B, outputs]
+        predictions = {"logits": logits}
+        if "is_real_example" in features:
+            predictions["is_real_example"] = features["is_real_example"]
+        if mode == tf.estimator.ModeKeys.PREDICT:
+            return Outputs(predictions)
         targets = features["label_ids"]  # [B], or [B, labels] of zeros and ones
         return Outputs(
-            predictions={"logits": logits, "is_real_example": features["is_real_example"]},
+            predictions=predictions,
             losses={"loss": _loss(problem, loss, logits, targets)},
             shown=_shown(problem, logits, targets),
         )

@@ -44,12 +44,8 @@ class Model:
         with garbage_collection_paused(), tf.Graph().as_default() as graph:
             names = ("input_ids", "input_mask", "segment_ids")
             self._inputs = {name: tf.placeholder(tf.int32, [None, None], name) for name in names}
-            # What only training and the stages' own outputs need.
-            rows = tf.shape(self._inputs["input_ids"])[:1]
-            others = {name: tf.zeros(rows, tf.int32) for name in ("unique_ids", "label_ids")}
-            others["is_real_example"] = tf.ones(rows, tf.int32)
             network = make_network(files.config)
-            outputs = network({**self._inputs, **others}, tf.estimator.ModeKeys.PREDICT)
+            outputs = network(self._inputs, tf.estimator.ModeKeys.PREDICT)
             self._output = outputs.predictions[output]
             weights = checkpoints.read(checkpoint)
             shapes = {name: value.shape for name, value in weights.items()}

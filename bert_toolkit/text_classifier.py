@@ -10,6 +10,7 @@ from bert_toolkit import calibration, classifier_network, datasets, model_dirs, 
 from bert_toolkit.cli import ModelOptions
 from bert_toolkit.errors import UserError
 from bert_toolkit.inference import Model, Text
+from bert_toolkit.problems import Problem
 
 
 class Prediction(NamedTuple):
@@ -24,6 +25,27 @@ class Prediction(NamedTuple):
     probabilities: dict[str, float]
 
 
+class Trained(NamedTuple):
+    """What run_classifier.py made of a model."""
+
+    files: model_dirs.ModelFiles
+    checkpoint: str
+    problem: Problem
+    calibration: calibration.Calibration
+
+
+def find(model_dir: str) -> Optional[Trained]:
+    """Returns the best model of an output directory, or its last; None if it is no classifier's."""
+    best = os.path.join(model_dir, selection.BEST)
+    problem = datasets.stored([model_dir, best])
+    if problem is None:
+        return None
+    own = tf.train.latest_checkpoint(model_dir)
+    files = model_dirs.find(ModelOptions(bert_dir=model_dir if own else best))
+    checkpoint = selection.find(model_dir, None, None)
+    return Trained(files, checkpoint, problem, calibration.read(model_dir))
+
+
 class TextClassifier:
     """Labels of texts, by a model that run_classifier.py trained."""
 
@@ -33,17 +55,14 @@ class TextClassifier:
         Raises:
           UserError: there is none, or its labels are not known.
         """
-        best = os.path.join(model_dir, selection.BEST)
-        problem = datasets.stored([model_dir, best])
-        if problem is None:
+        trained = find(model_dir)
+        if trained is None:
             raise UserError(f"{model_dir}: no {datasets.TASK_FILE}; expected a trained classifier")
-        own = tf.train.latest_checkpoint(model_dir)
-        files = model_dirs.find(ModelOptions(bert_dir=model_dir if own else best))
-        self.problem = problem
-        self._calibration = calibration.read(model_dir)
+        self.problem = problem = trained.problem
+        self._calibration = trained.calibration
         self._model = Model(
-            files,
-            selection.find(model_dir, None, None),
+            trained.files,
+            trained.checkpoint,
             lambda config: classifier_network.network(config, problem),
             "logits",
             max_seq_length,

@@ -39,7 +39,9 @@ def network(
     def build(features: Mapping[str, tf.Tensor], mode: str) -> Outputs:
         model = model_fns.encoder(config, features, mode, engine)
         outputs = [model.get_all_encoder_layers()[layer] for layer in layers]  # [B, S, H] each
-        predictions = {"unique_ids": features["unique_ids"]}
+        predictions = {}
+        if "unique_ids" in features:
+            predictions["unique_ids"] = features["unique_ids"]
         if vectors.pooling != "none":
             states = combined(outputs, vectors.combine)
             mask = features.get("pooling_mask", features["input_mask"])

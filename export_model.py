@@ -1,0 +1,177 @@
+r"""Writes a trained model in a form that servers and devices load without this toolkit.
+
+Reads   a model directory (--bert_dir): of a classifier that run_classifier.py trained, or of any
+        BERT, whose vectors are then exported.
+Writes  OUTPUT_DIR/1 (2, 3, ...), a SavedModel that takes token ids and, with tensorflow-text,
+        texts, its vocabulary and labels with it, and OUTPUT_DIR/models.config for TensorFlow Serving;
+        or OUTPUT_DIR/model.tflite, in float32, float16 or int8.
+
+Examples:
+  python export_model.py --bert_dir=out/reviews --output_dir=out/served
+
+  python export_model.py --bert_dir=out/pretrained --output_dir=out/encoder --pooling=mean
+
+  python export_model.py --bert_dir=out/reviews --output_dir=out/lite --format=tflite --dtype=int8
+"""
+
+import dataclasses
+import os
+from typing import Any, Optional
+
+from absl import flags, logging
+
+from bert_toolkit import cli, files
+from bert_toolkit.errors import UserError
+from bert_toolkit.layers import parse_layers
+from bert_toolkit.progress import size
+
+SAVED_MODEL, TFLITE = "saved_model", "tflite"
+
+
+def define_flags() -> None:
+    """Defines the flags of this program."""
+    with cli.group("Model"):
+        cli.define_model_flags(
+            "The model's weights; without this flag, the best of a classifier's directory."
+        )
+        cli.define_tokenizer_flags()
+    with cli.group("Output"):
+        flags.DEFINE_string("output_dir", None, "Directory to write to.", required=True)
+        flags.DEFINE_enum("format", SAVED_MODEL, [SAVED_MODEL, TFLITE], "What to write.")
+        flags.DEFINE_enum(
+            "dtype",
+            "float32",
+            ["float32", "float16", "int8"],
+            "How .tflite stores weights: int8 is a quarter as large, and the quickest.",
+        )
+        flags.DEFINE_boolean(
+            "with_text",
+            None,
+            "Whether a SavedModel also takes texts (signatures text and text_pair); without this"
+            " flag, if tensorflow-text is installed. What loads it needs tensorflow-text too;"
+            " TensorFlow Serving has it.",
+        )
+        flags.DEFINE_integer(
+            "max_seq_length", 128, "Texts are cut to so many tokens.", lower_bound=4
+        )
+        flags.DEFINE_string(
+            "model_name", None, "Its name for TensorFlow Serving; else that of --output_dir."
+        )
+    with cli.group("Vectors (of a model that is no classifier)"):
+        flags.DEFINE_string("layers", "-1", "Layers, as extract_features.py has them.")
+        flags.DEFINE_enum(
+            "combine", "concat", ["concat", "mean", "sum"], "What to make of several layers."
+        )
+        flags.DEFINE_enum(
+            "pooling",
+            "mean",
+            ["none", "cls", "mean", "max", "mean_max"],
+            "One vector a text, and of what; none for one a token.",
+        )
+        flags.DEFINE_boolean("normalize", False, "Scale pooled vectors to length 1.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Options(cli.ModelOptions):
+    """The flags of this program, by their names."""
+
+    output_dir: str = ""
+    format: str = SAVED_MODEL
+    dtype: str = "float32"
+    with_text: Optional[bool] = None
+    max_seq_length: int = 128
+    model_name: Optional[str] = None
+    layers: str = "-1"
+    combine: str = "concat"
+    pooling: str = "mean"
+    normalize: bool = False
+
+    def __post_init__(self):
+        problems = self.missing_files("bert_config_file", "init_checkpoint")
+        if self.dtype != "float32" and self.format == SAVED_MODEL:
+            problems.append(f"--dtype={self.dtype} is for --format=tflite")
+        if self.with_text and self.format == TFLITE:
+            problems.append("--with_text: .tflite takes token ids only")
+        if self.normalize and self.pooling == "none":
+            problems.append("--normalize goes with --pooling")
+        if "://" in self.output_dir:
+            problems.append(f"--output_dir={self.output_dir}: export here, then copy the directory")
+        cli.check(problems)
+
+
+def run(options: Options) -> str:
+    """Exports the model; returns what was written.
+
+    Raises:
+      UserError: the model cannot be used.
+    """
+    files.make_directory(options.output_dir, "output_dir")
+    from bert_toolkit import model_dirs, serving
+
+    exported = find(options)
+    if options.format == TFLITE:
+        path = os.path.join(options.output_dir, "model.tflite")
+        serving.write_tflite(exported, path, options.dtype)
+        serving.write_assets(exported, options.output_dir)
+        logging.info("wrote %s: %s, %s", path, options.dtype, size(files.size(path)))
+        return path
+    model_dirs.check_length(options.max_seq_length, exported.files)
+    with_text = wants_text(options, exported)
+    path = serving.write_saved_model(
+        exported, options.output_dir, with_text, options.max_seq_length
+    )
+    name = options.model_name or os.path.basename(os.path.abspath(options.output_dir))
+    config = serving.write_serving_config(options.output_dir, name)
+    kind = "token ids and texts" if with_text else "token ids"
+    logging.info("wrote %s: a SavedModel of %s; %s is for TensorFlow Serving", path, kind, config)
+    return path
+
+
+def find(options: Options) -> Any:
+    """Returns what to export: a classifier if the directory holds one, else an encoder."""
+    from bert_toolkit import model_dirs, serving, text_classifier, vectors
+
+    trained = text_classifier.find(options.bert_dir) if options.bert_dir else None
+    if trained is not None:
+        checkpoint = trained.checkpoint
+        if options.init_checkpoint:
+            chosen = model_dirs.find(options).init_checkpoint
+            checkpoint = chosen or checkpoint
+        answers = serving.classifier(trained.files.config, trained.problem, trained.calibration)
+        return serving.Exported(trained.files, checkpoint, answers, trained.problem.labels)
+    model = model_dirs.find(options)
+    assert model.init_checkpoint
+    layers = parse_layers(options.layers, model.config.num_hidden_layers)
+    made_of = vectors.Vectors(options.combine, options.pooling, options.normalize)
+    answers = serving.encoder(model.config, layers, made_of)
+    return serving.Exported(model, model.init_checkpoint, answers)
+
+
+def wants_text(options: Options, exported: Any) -> bool:
+    """Whether the SavedModel is to take texts."""
+    from bert_toolkit import graph_text
+
+    if options.with_text is not None:
+        if options.with_text and not exported.files.vocab_file:
+            raise UserError("--with_text needs --vocab_file (or --bert_dir)")
+        return options.with_text
+    try:
+        graph_text.import_tensorflow_text()
+    except UserError:
+        logging.info("tensorflow-text is not installed: the SavedModel takes token ids only")
+        return False
+    return bool(exported.files.vocab_file)
+
+
+def main(values: Any) -> None:
+    """Runs the program with the parsed flags."""
+    run(cli.options_from_flags(Options, values))
+
+
+def entry() -> None:
+    """The console command."""
+    cli.run(main, __doc__, define_flags)
+
+
+if __name__ == "__main__":
+    entry()
