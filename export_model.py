@@ -3,7 +3,7 @@ r"""Writes a trained model in a form that servers and devices load without this 
 Reads   a model directory (--bert_dir): of a classifier that run_classifier.py trained, or of any
         BERT, whose vectors are then exported.
 Writes  OUTPUT_DIR/1 (2, 3, ...), a SavedModel that takes token ids and, with tensorflow-text,
-        texts, its vocabulary and labels with it, and OUTPUT_DIR/models.config for TensorFlow Serving;
+        texts, its vocabulary and labels with it, and models.config for TensorFlow Serving;
         or OUTPUT_DIR/model.tflite, in float32, float16 or int8.
 
 Examples:

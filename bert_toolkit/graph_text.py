@@ -13,8 +13,9 @@ from bert_toolkit.errors import UserError
 from bert_toolkit.tokenizers import Rules
 from tokenization import CLASSIFY, SEPARATE, UNKNOWN, FullTokenizer, vocabulary_problems
 
-# RE2: what BERT's rules drop, but for tab and line ends, and combining marks.
+# RE2: what BERT's rules drop, but for tab and line ends; what is white space; combining marks.
 _DROPPED = r"[\x{0}-\x{8}\x{b}\x{c}\x{e}-\x{1f}\x{7f}-\x{9f}\x{fffd}]|\p{Cf}"
+_SPACES = r"\p{Z}"
 _MARKS = r"\p{Mn}"
 
 # The longest word that is cut into pieces: Python counts 200 characters, this counts bytes.
@@ -61,6 +62,7 @@ class GraphTokenizer:
     def ids(self, texts: tf.Tensor) -> Any:
         """[B] strings -> ragged int32 [B, (tokens)], without special tokens."""
         cleaned = tf.strings.regex_replace(texts, _DROPPED, "")
+        cleaned = tf.strings.regex_replace(cleaned, _SPACES, " ")
         if self._lower:
             cleaned = tf.strings.lower(cleaned, encoding="utf-8")
         if self._strip:
