@@ -349,7 +349,8 @@ def _encode(
 ) -> list[tf.Tensor]:
     """Returns the output of every layer, [T, H] each."""
     # [B, 1, 1, S]: every query attends to every token that is not padding.
-    adder = (1.0 - tf.cast(tokens.input_mask, tf.float32)[:, None, None, :]) * MASKED_SCORE
+    padding = 1.0 - tf.cast(tokens.input_mask, tf.float32)  # [B, S]
+    adder = tf.expand_dims(tf.expand_dims(padding, 1), 1) * MASKED_SCORE  # [B, 1, 1, S]
     layers = []
     for index in range(config.num_hidden_layers):
 

@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 from absl import logging
 
-from bert_toolkit import files
+from bert_toolkit import files, object_checkpoints
 from bert_toolkit.errors import UserError
 
 SAFETENSORS = "model.safetensors"
@@ -249,8 +249,11 @@ def read(checkpoint: str) -> dict[str, np.ndarray]:
     """
     if checkpoint.endswith(".safetensors"):
         return read_safetensors(checkpoint)
+    there = shapes(checkpoint)
     reader = tf.train.load_checkpoint(checkpoint)
-    names = [name for name in shapes(checkpoint) if not _NOT_WEIGHTS.search(name)]
+    if object_checkpoints.is_object_based(there):
+        return object_checkpoints.read(reader, checkpoint)
+    names = [name for name in there if not _NOT_WEIGHTS.search(name)]
     return {name: reader.get_tensor(name) for name in names}
 
 
@@ -263,18 +266,20 @@ class Weights(NamedTuple):
 
 @contextlib.contextmanager
 def as_tensorflow(checkpoint: Optional[str]) -> Iterator[Optional[Weights]]:
-    """Yields a TensorFlow checkpoint of the same weights: itself, or a copy of safetensors.
+    """Yields a checkpoint of the same weights with the published names: itself, or a copy.
 
     One format means one way of restoring, the one that strategies and TPUs support.
     """
     if checkpoint is None:
         yield None
-    elif not checkpoint.endswith(".safetensors"):
+    elif not checkpoint.endswith(".safetensors") and not object_checkpoints.is_object_based(
+        shapes(checkpoint)
+    ):
         yield Weights(checkpoint, checkpoint)
     else:
         with tempfile.TemporaryDirectory(prefix="bert-toolkit-") as directory:
             prefix = os.path.join(directory, GOOGLE_NAME)
-            save(prefix, read_safetensors(checkpoint))
+            save(prefix, read(checkpoint))
             yield Weights(prefix, checkpoint)
 
 
