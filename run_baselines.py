@@ -99,10 +99,10 @@ def baselines(options: Options, data: Data) -> dict[str, Baseline]:
     found: dict[str, Baseline] = {"majority": majority}
     if data.problem.kind == SINGLE:
         generator = np.random.default_rng(options.seed)
-        found["weighted random"] = lambda *arguments: weighted_random(*arguments, generator)
+        found["weighted random"] = lambda data, texts: weighted_random(data, texts, generator)
         if options.keywords:
             words = read_keywords(options.keywords, data)
-            found["keywords"] = lambda *arguments: keywords(*arguments, words)
+            found["keywords"] = lambda data, texts: keywords(data, texts, words)
     found["tf-idf, logistic regression"] = tfidf
     return found
 

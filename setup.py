@@ -12,6 +12,7 @@ STAGES = [
     "build_vocab",
     "convert_checkpoint",
     "create_pretraining_data",
+    "export_model",
     "extend_vocab",
     "extract_features",
     "run_baselines",
@@ -53,13 +54,23 @@ setup(
             "hypothesis>=6.80",
             "scikit-learn>=1.3,<2",
             "tokenizers>=0.15,<1",
+            "h5py>=3.7,<4",
+            "pyarrow>=12",
+            "tensorflow-text>=2.12,<2.16",
             "ruff==0.17.5",
             "mypy>=1.8,<3",
         ],
         "beam": ["apache-beam>=2.50,<2.78", "protobuf<5"],  # TensorFlow 2.15 wants protobuf 4
+        "features": ["h5py>=3.7,<4", "pyarrow>=12"],  # .hdf5 and .parquet
+        "text": ["tensorflow-text>=2.12,<2.16"],  # exported models that take texts
         "plot": ["matplotlib>=3.6,<4"],
         "vocab": ["tokenizers>=0.15,<1"],
-        "bench": ["torch>=2.1", "transformers>=4.40", "tokenizers>=0.15,<1"],
+        "bench": [
+            "torch>=2.1",
+            "transformers>=4.40",
+            "sentence-transformers>=3",
+            "tokenizers>=0.15,<1",
+        ],
     },
     entry_points={
         "console_scripts": [f"bert-{stage.replace('_', '-')} = {stage}:entry" for stage in STAGES],

@@ -39,7 +39,17 @@ def test_the_other_commands_of_the_readme_run(tmp_path, model_dir):
 
 
 @pytest.mark.parametrize(
-    "page", ["formats", "errors", "decisions", "running", "performance", "classification"]
+    "page",
+    [
+        "formats",
+        "errors",
+        "decisions",
+        "running",
+        "performance",
+        "classification",
+        "features",
+        "export",
+    ],
 )
 def test_pages_that_the_readme_names_exist(page):
     assert f"docs/{page}.md" in README
