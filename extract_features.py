@@ -17,7 +17,6 @@ Examples:
 import contextlib
 import dataclasses
 import itertools
-import sys
 from collections.abc import Iterable, Iterator
 from typing import Any, Optional
 
@@ -346,9 +345,9 @@ def count_lines(path: str) -> Optional[int]:
 
 def read_sources(path: str, skip: int) -> Iterator[lines.SourceLine]:
     """Yields the lines of a file or of standard input, but for the first `skip`."""
-    texts: Iterable[str] = sys.stdin if path == STREAM else files.read_lines(path)
+    texts = files.read_lines("/dev/stdin" if path == STREAM else path)
     for number, text in itertools.islice(enumerate(texts), skip, None):
-        yield lines.SourceLine(number, text.rstrip("\r\n"))
+        yield lines.SourceLine(number, text)
 
 
 def read_queries(path: Optional[str]) -> Iterator[lines.SourceLine]:

@@ -51,7 +51,7 @@ setup(
         "test": [
             "pytest>=7.4",
             "pytest-xdist>=3.3",
-            "hypothesis>=6.80",
+            "hypothesis>=6.90",
             "scikit-learn>=1.3,<2",
             "tokenizers>=0.15,<1",
             "h5py>=3.7,<4",

@@ -98,7 +98,17 @@ def write_saved_model(
     """
     version = next_version(output_dir)
     unfinished = os.path.join(output_dir, f"unfinished-{version}")
+    directory = os.path.join(output_dir, str(version))
     shutil.rmtree(unfinished, ignore_errors=True)
+    try:
+        _save(exported, unfinished, with_text, max_seq_length)
+        os.rename(unfinished, directory)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    return directory
+
+
+def _save(exported: Exported, directory: str, with_text: bool, max_seq_length: int) -> None:
     with tf.Graph().as_default(), tf.Session() as session:
         signatures = {"serving_default": _token_signature(exported.answers, DEFAULT_ENGINE)}
         if with_text:
@@ -106,7 +116,7 @@ def write_saved_model(
         _load_weights(session, exported)
         session.run(tf.tables_initializer())
         _add_assets(exported)
-        builder = tf.saved_model.builder.SavedModelBuilder(unfinished)
+        builder = tf.saved_model.builder.SavedModelBuilder(directory)
         builder.add_meta_graph_and_variables(
             session,
             [tf.saved_model.SERVING],
@@ -118,11 +128,8 @@ def write_saved_model(
             main_op=tf.tables_initializer(),
             strip_default_attrs=True,
         )
-        with files.io_errors(output_dir):
+        with files.io_errors(directory):
             builder.save()
-    directory = os.path.join(output_dir, str(version))
-    os.rename(unfinished, directory)
-    return directory
 
 
 Signature = tuple[dict[str, tf.Tensor], dict[str, tf.Tensor]]
