@@ -17,6 +17,7 @@ Examples:
 import contextlib
 import dataclasses
 import itertools
+import os
 from collections.abc import Iterable, Iterator
 from typing import Any, Optional
 
@@ -236,6 +237,11 @@ class Options(cli.ModelOptions, cli.DeviceOptions):
             yield f"--dtype={self.dtype}: not for JSON lines; choose another --output_format"
         if path == STREAM and (name != "jsonl" or self.lines_per_shard):
             yield "--output_file=-: only JSON lines, in one piece, go to standard output"
+        if self.lines_per_shard and (self.queries_file or self.projector_dir):
+            yield (
+                "--lines_per_shard: neighbours and the projector want all lines in one run; make"
+                " them without it"
+            )
         if path == STREAM and self.queries_file:
             yield "--output_file=-: neighbours go to standard output; name a file"
         if name in feature_files.LOCAL_FORMATS and "://" in path:
@@ -258,6 +264,7 @@ def run(options: Options) -> int:
     one_vector = len(layers) == 1 or options.combine != "separate" or options.pooling != "none"
     if options.projector_dir and not one_vector:
         raise UserError("--projector_dir: a token is one point; pass --combine, or one of --layers")
+    tokenizer = model.tokenizer()
     layout = make_layout(options, layers)
     sink = Sinks(options, layout, made_from(options, model))
     line_input = lines.LineInput(
@@ -265,7 +272,7 @@ def run(options: Options) -> int:
         itertools.chain(
             read_queries(options.queries_file), read_sources(options.input_file, sink.lines_done)
         ),
-        model.tokenizer(),
+        tokenizer,
         lines.Encoding(
             options.max_seq_length,
             options.window_stride,
@@ -298,7 +305,7 @@ def check_files(options: Options) -> None:
     """Raises a UserError if an input is not there, or the output cannot be written."""
     for name in ("input_file", "queries_file"):
         path = getattr(options, name)
-        if path and path != STREAM:
+        if path and (path != STREAM or name == "queries_file"):
             files.check_input(path, name)
     if options.output_file and options.output_file != STREAM:
         files.check_output(options.output_file)
@@ -325,13 +332,17 @@ def make_layout(options: Options, layers: list[int]) -> feature_files.Layout:
 
 
 def made_from(options: Options, model: Any) -> dict[str, Any]:
-    """Returns all that decides what is in the output, to tell whether a run can be resumed."""
+    """Returns what decides what is in the output, to tell whether a run can be resumed.
+
+    Files are told by their names, the input by its size too.
+    """
     names = (
-        "input_file output_format dtype lines_per_shard layers combine align word_vector pooling"
-        " pool_special_tokens normalize max_seq_length window_stride precision"
+        "input_file format output_file dtype lines_per_shard layers combine align word_vector"
+        " pooling pool_special_tokens normalize max_seq_length window_stride precision"
     )
     facts = {name: getattr(options, name) for name in names.split()}
-    facts |= {"init_checkpoint": model.init_checkpoint, "vocab_file": model.vocab_file}
+    for name in ("init_checkpoint", "vocab_file", "config_file"):
+        facts[name] = getattr(model, name)
     facts |= dataclasses.asdict(model.rules)
     if options.input_file != STREAM:
         facts["input_bytes"] = files.size(options.input_file)
@@ -339,21 +350,26 @@ def made_from(options: Options, model: Any) -> dict[str, Any]:
 
 
 def count_lines(path: str) -> Optional[int]:
-    """Returns the number of lines to read, if it can be known."""
-    return None if path == STREAM else files.count_lines(path)
+    """Returns the number of lines to read, if it can be known without reading a pipe to its end."""
+    return files.count_lines(path) if "://" in path or os.path.isfile(path) else None
 
 
 def read_sources(path: str, skip: int) -> Iterator[lines.SourceLine]:
     """Yields the lines of a file or of standard input, but for the first `skip`."""
-    texts = files.read_lines("/dev/stdin" if path == STREAM else path)
+    texts = files.read_lines(path)
     for number, text in itertools.islice(enumerate(texts), skip, None):
         yield lines.SourceLine(number, text)
 
 
 def read_queries(path: Optional[str]) -> Iterator[lines.SourceLine]:
     """Yields the lines to find neighbours of."""
-    for number, text in enumerate(files.read_lines(path) if path else ()):
+    if path is None:
+        return
+    number = -1
+    for number, text in enumerate(files.read_lines(path)):
         yield lines.SourceLine(number, text, is_query=True)
+    if number < 0:
+        raise UserError(f"--queries_file={path}: empty; expected lines of text")
 
 
 class Sinks:
@@ -434,7 +450,8 @@ def write(
         with background.InBackground(sinks.write) as write_soon:
             for line in found:
                 write_soon(line)
-                progress.update(not line.source.is_query)
+                if not line.source.is_query:
+                    progress.update()
         done = progress.done + sinks.lines_done
         line_input.check_end(done)
     sinks.tell(done)

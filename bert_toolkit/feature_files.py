@@ -33,8 +33,8 @@ FORMAT_BY_ENDING = {
     ".h5": "hdf5",
 }
 FORMATS = ("jsonl", "npy", "npz", "hdf5", "parquet", "tfrecord")
-# Formats whose libraries open files by themselves, here and not elsewhere.
-LOCAL_FORMATS = ("hdf5",)
+# Formats whose libraries want files that one can go back in, which are here and not elsewhere.
+LOCAL_FORMATS = ("hdf5", "npz", "parquet")
 
 
 def format_of(path: str) -> str:
@@ -246,7 +246,7 @@ class Npz:
             zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive,
         ):
             for name, array in small.items():
-                with archive.open(f"{name}.npy", "w") as entry:
+                with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
                     np.lib.format.write_array(entry, array, allow_pickle=False)
             for name, column in self._large.items():
                 with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
@@ -355,7 +355,9 @@ class Parquet:
         def by_line(values: Any) -> Any:
             return pyarrow.ListArray.from_arrays(pyarrow.array(ends), values)
 
-        columns["tokens"] = by_line(pyarrow.array([t for line in lines for t in line.tokens]))
+        columns["tokens"] = by_line(
+            pyarrow.array([t for line in lines for t in line.tokens], pyarrow.string())
+        )
         if self._layout.with_words:
             for name in ("offsets", "pieces"):
                 pairs = [getattr(line.words, name) for line in lines]

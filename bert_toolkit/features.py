@@ -50,7 +50,8 @@ def encode_windows(
 ) -> list[Encoded]:
     """Like `encode`, but with as many windows of a long text as cover it, `stride` tokens apart.
 
-    Of a pair it is the second text that windows move over; the first is cut to half the length.
+    Of a pair that is too long it is the second text that windows move over; the first is cut to
+    half the length.
     """
     first = tokenizer.encode(text_a)
     second = tokenizer.encode(text_b) if text_b else []
@@ -77,8 +78,10 @@ def cover(
     """Returns the windows of a text or a pair in token ids, as `encode_windows` has them."""
     cut = 0
     if second:
-        cut = max(0, len(first) - max_seq_length // 2)
-        first = first[: max_seq_length // 2]
+        if len(first) + len(second) + SPECIAL_TOKENS_OF_PAIR > max_seq_length:
+            kept = min(max_seq_length // 2, max_seq_length - SPECIAL_TOKENS_OF_PAIR - 1)
+            cut = max(0, len(first) - kept)
+            first = first[:kept]
         before = len(first) + 2  # [CLS] first [SEP]
         room = max_seq_length - SPECIAL_TOKENS_OF_PAIR - len(first)
     else:

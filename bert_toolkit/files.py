@@ -11,10 +11,13 @@ import hashlib
 import os
 import shutil
 import socket
+import sys
 from collections.abc import Iterator, Sequence
 from typing import IO, Any, Union
 
 from bert_toolkit.errors import UserError
+
+STREAM = "-"  # standard input, where lines are read
 
 
 def _is_remote(path: str) -> bool:
@@ -193,7 +196,7 @@ def copy(source: str, target: str) -> None:
 
 
 def read_lines(path: str) -> Iterator[str]:
-    """Yields the lines of a UTF-8 text file, .gz or plain, without their ends.
+    """Yields the lines of UTF-8 text without their ends: of a file, .gz or plain, or of - (stdin).
 
     Only a line feed ends a line, with a carriage return before it or not: other characters that
     Unicode calls line ends, U+2028 for one, are text. A byte-order mark is dropped.
@@ -202,6 +205,7 @@ def read_lines(path: str) -> Iterator[str]:
       UserError: the file cannot be read, or holds something else than UTF-8 text (with the line).
     """
     number = 0
+    name = "standard input" if path == STREAM else path
     try:
         with _open_maybe_gzip(path) as reader:
             for number, line in enumerate(reader, 1):
@@ -209,18 +213,18 @@ def read_lines(path: str) -> Iterator[str]:
                     line = line.removeprefix(b"\xef\xbb\xbf")
                 if number <= 10 and b"\0" in line:
                     raise UserError(
-                        f"{path} line {number}: binary data; expected UTF-8 text, plain or .gz"
+                        f"{name} line {number}: binary data; expected UTF-8 text, plain or .gz"
                     )
                 yield line.decode("utf-8").rstrip("\r\n")
     except UnicodeDecodeError as error:
         raise UserError(
-            f"{path} line {number}: not UTF-8 (byte 0x{error.object[error.start]:02x}); convert it"
+            f"{name} line {number}: not UTF-8 (byte 0x{error.object[error.start]:02x}); convert it"
             " with iconv"
         ) from None
     except (EOFError, gzip.BadGzipFile) as error:
-        raise UserError(f"{path} after line {number}: broken gzip data ({error})") from None
+        raise UserError(f"{name} after line {number}: broken gzip data ({error})") from None
     except OSError as error:
-        raise UserError(f"{path}: {error.strerror or error}") from None
+        raise UserError(f"{name}: {error.strerror or error}") from None
 
 
 def count_lines(path: str) -> int:
@@ -269,6 +273,9 @@ def gzip_errors(path: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _open_maybe_gzip(path: str) -> Iterator[IO[bytes]]:
+    if path == STREAM:
+        yield sys.stdin.buffer
+        return
     with open_binary(path, "rb") as raw:
         if path.endswith(".gz"):
             with gzip.GzipFile(fileobj=raw) as reader:

@@ -125,7 +125,7 @@ def import_tensorflow_text() -> Any:
     """Returns the module tensorflow_text; a UserError if it is not installed."""
     try:
         import tensorflow_text
-    except ImportError as error:
+    except (ImportError, tf.errors.OpError) as error:  # the latter of another TensorFlow's
         raise UserError(
             f"--with_text needs tensorflow-text ({error}); pip install 'bert-toolkit[text]', or"
             " export with --nowith_text"

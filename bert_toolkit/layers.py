@@ -28,6 +28,8 @@ def parse_layers(text: str, num_layers: int) -> list[int]:
         if last < first:
             raise UserError(f"--layers={text}: the range {part} ends before it begins")
     for layer in layers:
+        if layers.count(layer) > 1:
+            raise UserError(f"--layers={text}: layer {layer} is named twice")
         if not -num_layers <= layer < num_layers:
             raise UserError(
                 f"--layers={text}: no layer {layer}; the model has {num_layers}, numbered 0 to"

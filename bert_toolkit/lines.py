@@ -5,7 +5,6 @@ that little of a batch is padding; what comes back is put into the order of the 
 """
 
 import dataclasses
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, Optional
 
@@ -98,6 +97,9 @@ class Encoding:
         return Line(source, windows, find_words(source.text, pieces, offsets, self.align))
 
 
+SEPARATOR = " ||| "  # between the texts of a pair
+
+
 class _Text(NamedTuple):
     text: str
     begin: int  # in its line
@@ -105,10 +107,11 @@ class _Text(NamedTuple):
 
 def split_pair(line: str) -> list[_Text]:
     """Returns the two texts of "A ||| B", or the one of another line, and where they begin."""
-    match = re.match(r"^(\s*)(.*) \|\|\| (.*?)\s*$", line)
-    if match and match[2] and match[3]:
-        return [_Text(match[2], match.start(2)), _Text(match[3], match.start(3))]
-    return [_Text(line.strip(), len(line) - len(line.lstrip()))]
+    text, begin = line.strip(), len(line) - len(line.lstrip())
+    first, separator, second = text.rpartition(SEPARATOR)
+    if not separator:
+        return [_Text(text, begin)]
+    return [_Text(first, begin), _Text(second, begin + len(first) + len(separator))]
 
 
 def _segments(windows: list[Window]) -> list[list[int]]:
@@ -184,6 +187,8 @@ class LineInput:
         yield group
 
     def _count(self, line: Line) -> None:
+        if line.source.is_query:
+            return
         self.cut_count += any(window.encoded.cut for window in line.windows)
         if not line.source.text.strip():
             self.empty_count += 1
@@ -246,10 +251,16 @@ class LineInput:
                 shown,
             )
         if self.cut_count:
+            what = (
+                "first texts of pairs were cut to half of"
+                if self.encoding.window_stride
+                else "lines were cut (--window_stride keeps all) to"
+            )
             logging.warning(
-                "%s: %d lines were cut to --max_seq_length=%d tokens (--window_stride keeps all)",
+                "%s: %d %s --max_seq_length=%d tokens",
                 self.name,
                 self.cut_count,
+                what,
                 self.encoding.max_seq_length,
             )
 
@@ -334,7 +345,7 @@ def in_order(
     """
     parts: dict[int, list[Optional[dict[str, np.ndarray]]]] = {}
     ready: dict[int, LineFeatures] = {}
-    next_place = 0
+    next_place, tokens = 0, finish.pooling == "none"
     for batch in batches:
         names = [name for name in batch if name != "unique_ids"]
         for row, number in enumerate(batch["unique_ids"].tolist()):
@@ -344,9 +355,8 @@ def in_order(
             windows = parts.setdefault(place, [None] * len(line.windows))
             begin, end = line.windows[index].begin, line.windows[index].end
             windows[index] = {
-                name: batch[name][row, begin:end]
-                if finish.pooling == "none"
-                else batch[name][row].copy()
+                # Copies, so that the padded batch goes.
+                name: (batch[name][row, begin:end] if tokens else batch[name][row]).copy()
                 for name in names
             }
             if all(window is not None for window in windows):

@@ -68,7 +68,7 @@ class Progress:
         self.last_line = time.monotonic()
         rate = self.done / (self.last_line - self.start)
         line = f"{self.what}: {self.done:,} {self.unit}, {rate:,.0f}/s"
-        if self.total:
+        if self.total and self.done:
             line += (
                 f", {self.done / self.total:.0%}, {duration((self.total - self.done) / rate)} left"
             )

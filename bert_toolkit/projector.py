@@ -33,6 +33,7 @@ class Projector:
         self._vectors, self._metadata = (
             self._open.enter_context(files.open_binary(name, "wb")) for name in unfinished
         )
+        self._metadata.write(b"text\tline\tin\n")
         return self
 
     def __exit__(self, *error) -> None:
@@ -57,8 +58,6 @@ class Projector:
         names = [_cell(token) for token in line.tokens] or [text]
         room = MOST_POINTS - self.points
         self.left_out += max(0, len(points) - room)
-        if not self.points and room:
-            self._metadata.write(b"text\tline\tin\n")
         for point, name in list(zip(points, names))[:room]:
             row = "\t".join(np.char.mod("%.6g", point))
             self._vectors.write(f"{row}\n".encode())

@@ -1,5 +1,6 @@
 """Labels of texts from Python; see inference.py."""
 
+import dataclasses
 import os
 from collections.abc import Sequence
 from typing import NamedTuple, Optional
@@ -34,16 +35,27 @@ class Trained(NamedTuple):
     calibration: calibration.Calibration
 
 
-def find(model_dir: str) -> Optional[Trained]:
-    """Returns the best model of an output directory, or its last; None if it is no classifier's."""
+def find(options: ModelOptions) -> Optional[Trained]:
+    """Returns the best model of --bert_dir, or its last; None if it is no classifier's.
+
+    Flags of files and of tokenization are heeded as `model_dirs.find` does.
+    """
+    model_dir = options.bert_dir
+    if model_dir is None:
+        return None
     best = os.path.join(model_dir, selection.BEST)
     problem = datasets.stored([model_dir, best])
     if problem is None:
         return None
     own = tf.train.latest_checkpoint(model_dir)
-    files = model_dirs.find(ModelOptions(bert_dir=model_dir if own else best))
+    files = model_dirs.find(dataclasses.replace(options, bert_dir=model_dir if own else best))
     checkpoint = selection.find(model_dir, None, None)
-    return Trained(files, checkpoint, problem, calibration.read(model_dir))
+    if options.init_checkpoint:
+        checkpoint = files.init_checkpoint or checkpoint
+    # The best model lies in a directory below; what was chosen on the dev data, beside that.
+    parent, name = os.path.split(os.path.abspath(model_dir))
+    calibrated = calibration.read(parent if name == selection.BEST else model_dir)
+    return Trained(files, checkpoint, problem, calibrated)
 
 
 class TextClassifier:
@@ -55,7 +67,7 @@ class TextClassifier:
         Raises:
           UserError: there is none, or its labels are not known.
         """
-        trained = find(model_dir)
+        trained = find(ModelOptions(bert_dir=model_dir))
         if trained is None:
             raise UserError(f"{model_dir}: no {datasets.TASK_FILE}; expected a trained classifier")
         self.problem = problem = trained.problem

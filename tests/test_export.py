@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 import bert_toolkit
 import export_model
-from bert_toolkit import checkpoints, features, graph_text, tokenizers
+from bert_toolkit import checkpoints, features, graph_text, text_classifier, tokenizers
+from bert_toolkit.cli import ModelOptions
 from bert_toolkit.errors import UserError
 from tokenization import FullTokenizer
 
@@ -162,6 +163,22 @@ def test_the_command_line_of_tensorflow_runs_it(tmp_path, model_dir):
     subprocess.run(list(map(str, command)), check=True, capture_output=True)
     expected = bert_toolkit.Encoder(str(model_dir)).encode(TEXTS)
     np.testing.assert_allclose(np.load(tmp_path / "vector.npy"), expected, atol=1e-6)
+
+
+def test_the_best_model_keeps_what_was_chosen_on_the_dev_data(tmp_path, trained):
+    best = trained("single_label", ["bad", "good"], CALIBRATION).rename(tmp_path / "best")
+    (best / "calibration.json").rename(tmp_path / "calibration.json")
+    tf.train.update_checkpoint_state(str(best), str(best / "model.ckpt-1"))
+    found = text_classifier.find(ModelOptions(bert_dir=str(best), do_lower_case=False))
+    assert found.calibration.reject_below == 0.6
+    assert not found.files.rules.do_lower_case
+
+
+def test_a_head_without_its_task_is_told(tmp_path, trained, caplog):
+    model = trained("single_label", ["bad", "good"], CALIBRATION)
+    (model / "task.json").unlink()
+    export(model, tmp_path / "out", with_text=False)
+    assert "has a classifier's head, but no task.json says what it predicts" in caplog.text
 
 
 # --- Texts in the graph ---

@@ -1,11 +1,13 @@
 """Vectors of lines and of combined layers."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
-from conftest import run_stage
+from conftest import ROOT, run_stage
 
 import extract_features
 from bert_toolkit import vectors as vectors_module
@@ -97,6 +99,19 @@ def test_a_pipeline(model_dir):
     rows = [json.loads(line) for line in result.stdout.splitlines()]
     assert [row["linex_index"] for row in rows] == [0, 1, 2]
     assert len(rows[0]["vector"]) == 32
+
+
+@pytest.mark.slow
+def test_a_pipeline_that_has_read_a_line_before(tmp_path, model_dir):
+    (tmp_path / "lines.txt").write_text("header\n" + LINES)
+    command = "{ read -r header; %s extract_features.py --input_file=- --output_file=- --layers=-1"
+    command = f"{command % sys.executable} --bert_dir={model_dir} --pooling=cls; }}"
+    with open(tmp_path / "lines.txt") as stdin:
+        result = subprocess.run(
+            ["bash", "-c", command], stdin=stdin, capture_output=True, text=True, cwd=ROOT,
+            check=False,
+        )  # fmt: skip
+    assert result.stdout.count("\n") == 3, result.stderr
 
 
 @pytest.mark.parametrize(
