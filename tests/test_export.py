@@ -70,6 +70,7 @@ def test_an_exported_encoder_gives_the_vectors_of_python(tmp_path, model_dir):
     ).read_text()
 
 
+@pytest.mark.slow
 def test_versions_and_the_config_of_a_server(tmp_path, model_dir):
     out = tmp_path / "out"
     flags = {"with_text": False, "pooling": "none", "layers": "0,1", "model_name": "bible"}
@@ -174,6 +175,7 @@ def test_the_best_model_keeps_what_was_chosen_on_the_dev_data(tmp_path, trained)
     assert not found.files.rules.do_lower_case
 
 
+@pytest.mark.slow
 def test_a_head_without_its_task_is_told(tmp_path, trained, caplog):
     model = trained("single_label", ["bad", "good"], CALIBRATION)
     (model / "task.json").unlink()
@@ -229,6 +231,7 @@ texts = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(texts, st.integers(5, 20))
 def test_texts_in_the_graph_become_what_python_makes_of_them(in_graph, texts, length):
@@ -240,6 +243,7 @@ def test_texts_in_the_graph_become_what_python_makes_of_them(in_graph, texts, le
         check_equal(in_graph, rules, texts, None, length)
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(texts, texts, st.integers(5, 20))
 def test_pairs_in_the_graph_too(in_graph, first, second, length):

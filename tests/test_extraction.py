@@ -118,7 +118,7 @@ READERS = {
 }
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("float16", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("ending", READERS)
 def test_formats_hold_what_json_lines_hold(extract, ending, dtype):
     flags = {"layers": "-1,0", "align": "words", "batch_size": 2}
@@ -137,6 +137,7 @@ def test_formats_hold_what_json_lines_hold(extract, ending, dtype):
             assert found[name].dtype == dtype
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", [*READERS, "npy"])
 def test_formats_of_pooled_vectors(extract, ending):
     flags = {"layers": "-1", "pooling": "mean"}
@@ -146,6 +147,7 @@ def test_formats_of_pooled_vectors(extract, ending):
     np.testing.assert_allclose(found, [row["vector"] for row in rows], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_compressed_lines_are_the_same_and_so_are_their_bytes(extract):
     plain, packed = extract("a.jsonl", layers="-1"), extract("b.jsonl.gz", layers="-1")
     first = packed.read_bytes()
@@ -153,6 +155,7 @@ def test_compressed_lines_are_the_same_and_so_are_their_bytes(extract):
     assert extract("b.jsonl.gz", layers="-1").read_bytes() == first
 
 
+@pytest.mark.slow
 def test_parquet_of_empty_lines_has_the_same_columns(extract, monkeypatch):
     parquet = pytest.importorskip("pyarrow.parquet")
     monkeypatch.setattr(feature_files, "_BYTES_AT_ONCE", 1)
@@ -192,6 +195,7 @@ def test_words_are_the_mean_of_their_pieces_or_the_first(extract):
     assert rows[2]["features"] == []
 
 
+@pytest.mark.slow
 def test_words_of_both_kinds(extract):
     def tokens(align):
         rows = rows_of(extract("out.jsonl", layers="-1", align=align))
@@ -274,6 +278,7 @@ def test_a_long_line_in_windows(extract):
         np.testing.assert_allclose(row["vector"], expected, atol=2e-6)
 
 
+@pytest.mark.slow
 def test_a_window_is_what_the_model_says_of_that_text(extract):
     """The first window of a long line has the vectors of that text cut."""
     text = " ".join(f"the word was with god {number}" for number in range(9))
@@ -283,6 +288,7 @@ def test_a_window_is_what_the_model_says_of_that_text(extract):
     np.testing.assert_allclose(of_json([row])[:15], of_json([cut])[:15], atol=2e-6)
 
 
+@pytest.mark.slow
 def test_special_tokens_can_be_left_out_of_the_mean(extract):
     flags = {"layers": "-1"}
     rows = rows_of(extract("a.jsonl", **flags))
