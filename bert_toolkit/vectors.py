@@ -69,7 +69,8 @@ def pooled(states: tf.Tensor, pooling_mask: tf.Tensor, pooling: str) -> tf.Tenso
     """[B, S, D] -> [B, D], or [B, 2 * D] of mean_max: where the mask is 1; zeros if nowhere."""
     if pooling == "cls":
         return states[:, 0]
-    mask = tf.cast(pooling_mask, tf.float32)[:, :, None]  # [B, S, 1]
+    # TFLite knows expand_dims, but no new axis in an index.
+    mask = tf.expand_dims(tf.cast(pooling_mask, tf.float32), -1)  # [B, S, 1]
     mean = tf.reduce_sum(states * mask, 1) / tf.maximum(tf.reduce_sum(mask, 1), 1.0)
     largest = tf.reduce_max(tf.where_v2(mask > 0, states, states.dtype.min), 1)
     largest = tf.where_v2(tf.reduce_any(mask > 0, 1), largest, 0.0)

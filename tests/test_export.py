@@ -261,6 +261,18 @@ def test_golden_strings_in_the_graph(in_graph):
 # --- TFLite ---
 
 
+def run_tflite(path, values):
+    """All outputs of a batch."""
+    interpreter = tf2.lite.Interpreter(path)
+    for place in interpreter.get_input_details():
+        interpreter.resize_tensor_input(place["index"], values[place["name"]].shape)
+    interpreter.allocate_tensors()
+    for place in interpreter.get_input_details():
+        interpreter.set_tensor(place["index"], values[place["name"]])
+    interpreter.invoke()
+    return [interpreter.get_tensor(place["index"]) for place in interpreter.get_output_details()]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("dtype", "tolerance"), [("float32", 1e-5), ("float16", 5e-3), ("int8", 0.1)]
@@ -269,18 +281,22 @@ def test_tflite(tmp_path, trained, dtype, tolerance):
     model = trained("single_label", ["bad", "good"], CALIBRATION)
     path = export(model, tmp_path / "lite", format="tflite", dtype=dtype)
     answers = bert_toolkit.TextClassifier(str(model)).predict(TEXTS)
-    interpreter = tf2.lite.Interpreter(path)
-    values = ids_of(model, TEXTS)
-    for place in interpreter.get_input_details():
-        interpreter.resize_tensor_input(place["index"], values[place["name"]].shape)
-    interpreter.allocate_tensors()
-    for place in interpreter.get_input_details():
-        interpreter.set_tensor(place["index"], values[place["name"]])
-    interpreter.invoke()
-    found = [interpreter.get_tensor(place["index"]) for place in interpreter.get_output_details()]
+    found = run_tflite(path, ids_of(model, TEXTS))
     expected = np.array([list(answer.probabilities.values()) for answer in answers])
     assert min(np.abs(array - expected).max() for array in found) < tolerance
     assert (tmp_path / "lite/labels.txt").read_text() == "bad\ngood\n"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "flags", [{"pooling": "mean_max", "normalize": True, "layers": "0,1"}, {"pooling": "cls"}]
+)
+def test_tflite_of_vectors(tmp_path, model_dir, flags):
+    path = export(model_dir, tmp_path / "lite", format="tflite", **flags)
+    chosen = {**flags, "layers": [0, 1] if "layers" in flags else [-1]}
+    expected = bert_toolkit.Encoder(str(model_dir), **chosen).encode(TEXTS)
+    [found] = run_tflite(path, ids_of(model_dir, TEXTS))
+    np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 # --- Errors ---
