@@ -129,7 +129,7 @@ def run(options: Options) -> str:
 
 def find(options: Options) -> Any:
     """Returns what to export: a classifier if the directory holds one, else an encoder."""
-    from bert_toolkit import checkpoints, model_dirs, serving, text_classifier, vectors
+    from bert_toolkit import model_dirs, serving, text_classifier, vectors
 
     trained = text_classifier.find(options)
     if trained is not None:
@@ -137,12 +137,6 @@ def find(options: Options) -> Any:
         return serving.Exported(trained.files, trained.checkpoint, answers, trained.problem.labels)
     model = model_dirs.find(options)
     assert model.init_checkpoint
-    if "output_weights" in checkpoints.read(model.init_checkpoint):
-        logging.warning(
-            "%s: has a classifier's head, but no task.json says what it predicts; its vectors are"
-            " exported",
-            model.init_checkpoint,
-        )
     layers = parse_layers(options.layers, model.config.num_hidden_layers)
     made_of = vectors.Vectors(options.combine, options.pooling, options.normalize)
     answers = serving.encoder(model.config, layers, made_of)

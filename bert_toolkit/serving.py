@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 
 import tensorflow.compat.v1 as tf
+from absl import logging
 
 import modeling
 from bert_toolkit import (
@@ -173,6 +174,12 @@ def _load_weights(session: tf.Session, exported: Exported) -> None:
     missing = [*fitting.absent, *fitting.resized]
     if missing:
         raise UserError(f"{exported.checkpoint}: has no trained {checkpoints.some(missing)}")
+    if set(fitting.unused) & set(checkpoints.HEADS):
+        logging.warning(
+            "%s: has a classifier's head, but no task.json says what it predicts; its vectors are"
+            " exported",
+            exported.checkpoint,
+        )
     checkpoints.assign(session, weights, fitting.restored)
 
 
@@ -235,7 +242,6 @@ def write_tflite(exported: Exported, path: str, dtype: str) -> None:
         converter = tf.lite.TFLiteConverter.from_session(
             session, tensors[: len(inputs)], tensors[len(inputs) :]
         )
-        converter.experimental_new_converter = True
         if dtype != "float32":
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
         if dtype == "float16":
