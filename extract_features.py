@@ -38,11 +38,31 @@ from bert_toolkit.errors import UserError
 from bert_toolkit.layers import parse_layers
 from bert_toolkit.progress import Progress, size
 
-STREAM = "-"  # standard input or output
-
 
 def define_flags() -> None:
     """Defines the flags of this stage."""
+    define_output_flags()
+    define_vector_flags()
+    with cli.group("Model"):
+        cli.define_model_flags(
+            "The model's weights: a prefix such as bert_model.ckpt, its .index file, a directory,"
+            " or a Hugging Face model.safetensors."
+        )
+        cli.define_tokenizer_flags()
+    with cli.group("Device"):
+        flags.DEFINE_integer(
+            "batch_size", 32, "Sequences in a batch, over all devices.", lower_bound=1
+        )
+        flags.DEFINE_boolean(
+            "use_one_hot_embeddings",
+            False,
+            "Look embeddings up by a matrix product, which TPUs do faster.",
+        )
+        cli.define_device_flags()
+
+
+def define_output_flags() -> None:
+    """Flags that say what is read, what is written and where."""
     with cli.group("Input and output"):
         flags.DEFINE_string(
             "input_file",
@@ -81,6 +101,10 @@ def define_flags() -> None:
             True,
             "With --lines_per_shard, keep the files that an earlier run of the same command made.",
         )
+
+
+def define_vector_flags() -> None:
+    """Flags that say what has a vector, and what is made of it."""
     with cli.group("Vectors"):
         flags.DEFINE_string(
             "layers",
@@ -152,22 +176,6 @@ def define_flags() -> None:
             "Directory for TensorBoard's embedding projector (tensorboard --logdir): its points are"
             " lines with --pooling, else tokens.",
         )
-    with cli.group("Model"):
-        cli.define_model_flags(
-            "The model's weights: a prefix such as bert_model.ckpt, its .index file, a directory,"
-            " or a Hugging Face model.safetensors."
-        )
-        cli.define_tokenizer_flags()
-    with cli.group("Device"):
-        flags.DEFINE_integer(
-            "batch_size", 32, "Sequences in a batch, over all devices.", lower_bound=1
-        )
-        flags.DEFINE_boolean(
-            "use_one_hot_embeddings",
-            False,
-            "Look embeddings up by a matrix product, which TPUs do faster.",
-        )
-        cli.define_device_flags()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -235,14 +243,14 @@ class Options(cli.ModelOptions, cli.DeviceOptions):
             )
         if name == "jsonl" and self.dtype != "float32":
             yield f"--dtype={self.dtype}: not for JSON lines; choose another --output_format"
-        if path == STREAM and (name != "jsonl" or self.lines_per_shard):
+        if path == files.STREAM and (name != "jsonl" or self.lines_per_shard):
             yield "--output_file=-: only JSON lines, in one piece, go to standard output"
         if self.lines_per_shard and (self.queries_file or self.projector_dir):
             yield (
                 "--lines_per_shard: neighbours and the projector want all lines in one run; make"
                 " them without it"
             )
-        if path == STREAM and self.queries_file:
+        if path == files.STREAM and self.queries_file:
             yield "--output_file=-: neighbours go to standard output; name a file"
         if name in feature_files.LOCAL_FORMATS and "://" in path:
             yield f"--output_file={path}: {name} is written on this machine only; copy it there"
@@ -305,9 +313,9 @@ def check_files(options: Options) -> None:
     """Raises a UserError if an input is not there, or the output cannot be written."""
     for name in ("input_file", "queries_file"):
         path = getattr(options, name)
-        if path and (path != STREAM or name == "queries_file"):
+        if path and (path != files.STREAM or name == "queries_file"):
             files.check_input(path, name)
-    if options.output_file and options.output_file != STREAM:
+    if options.output_file and options.output_file != files.STREAM:
         files.check_output(options.output_file)
         feature_files.check_libraries(options.format)
 
@@ -344,7 +352,7 @@ def made_from(options: Options, model: Any) -> dict[str, Any]:
     for name in ("init_checkpoint", "vocab_file", "config_file"):
         facts[name] = getattr(model, name)
     facts |= dataclasses.asdict(model.rules)
-    if options.input_file != STREAM:
+    if options.input_file != files.STREAM:
         facts["input_bytes"] = files.size(options.input_file)
     return facts
 
@@ -431,7 +439,7 @@ class Sinks:
             logging.info("tensorboard --logdir %s shows the points", options.projector_dir)
         if self._shards:
             what = f"{len(self._shards.shards)} files, {size(self._shards.bytes)}"
-        elif options.output_file and options.output_file != STREAM:
+        elif options.output_file and options.output_file != files.STREAM:
             what = size(files.size(options.output_file))
         else:
             return

@@ -21,8 +21,6 @@ from bert_toolkit import files, records
 from bert_toolkit.errors import UserError
 from bert_toolkit.lines import LineFeatures
 
-STREAM = "-"  # standard output
-
 # Ending of a file's name -> format.
 FORMAT_BY_ENDING = {
     ".npy": "npy",
@@ -72,7 +70,7 @@ class Writer(Protocol):
 @contextlib.contextmanager
 def open_writer(path: str, format_name: str, layout: Layout) -> Iterator[Writer]:
     """Opens a writer; a file appears as a whole at the end of the block, or not at all."""
-    if path == STREAM:
+    if path == files.STREAM:
         yield JsonLines(sys.stdout.buffer, layout)
         return
     with files.replacing([path]) as [unfinished]:

@@ -17,7 +17,7 @@ from typing import IO, Any, Union
 
 from bert_toolkit.errors import UserError
 
-STREAM = "-"  # standard input, where lines are read
+STREAM = "-"  # standard input where lines are read, standard output where they are written
 
 
 def _is_remote(path: str) -> bool:
