@@ -21,8 +21,9 @@ STAGES = [
 ]
 CORE = ["tokenization", "modeling", "optimization"]
 
-# 2.15 is the last TensorFlow with Estimator; its libraries were built for numpy 1.
-TENSORFLOW = ">=2.12,<2.16"
+# Tried on each version in between (make test-matrix). 2.15 is the last TensorFlow that brings
+# Estimator; later ones use its wheel through bert_toolkit/estimator_api.py.
+TENSORFLOW = ">=2.12,<2.22"
 
 setup(
     name="bert-toolkit",
@@ -31,12 +32,13 @@ setup(
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
-    python_requires=">=3.9,<3.12",
+    python_requires=">=3.9,<3.14",
     py_modules=STAGES + CORE,
     packages=["bert_toolkit"],
     install_requires=[
         f"tensorflow{TENSORFLOW}",
-        "numpy>=1.23,<2",
+        "tensorflow-estimator>=2.12,<2.16",
+        "numpy>=1.23,<3",
         "absl-py>=1.4,<3",
         "six>=1.16,<2",
         "google-crc32c>=1.5,<2",  # checksums of TFRecord files, without importing TensorFlow
@@ -47,7 +49,7 @@ setup(
         "tqdm>=4.64,<5",
     ],
     extras_require={
-        "gpu": ["tensorflow[and-cuda]>=2.14,<2.16"],
+        "gpu": ["tensorflow[and-cuda]>=2.14,<2.22"],
         "test": [
             "pytest>=7.4",
             "pytest-xdist>=3.3",
@@ -56,13 +58,14 @@ setup(
             "tokenizers>=0.15,<1",
             "h5py>=3.7,<4",
             "pyarrow>=12",
-            "tensorflow-text>=2.12,<2.16",
+            f"tensorflow-text{TENSORFLOW}",
+            "tensorboard>=2.12,<3",
             "ruff==0.17.5",
             "mypy>=1.8,<3",
         ],
-        "beam": ["apache-beam>=2.50,<2.78", "protobuf<5"],  # TensorFlow 2.15 wants protobuf 4
+        "beam": ["apache-beam>=2.50,<2.78"],
         "features": ["h5py>=3.7,<4", "pyarrow>=12"],  # .hdf5 and .parquet
-        "text": ["tensorflow-text>=2.12,<2.16"],  # exported models that take texts
+        "text": [f"tensorflow-text{TENSORFLOW}"],  # exported models that take texts
         "plot": ["matplotlib>=3.6,<4"],
         "vocab": ["tokenizers>=0.15,<1"],
         "bench": [
@@ -77,7 +80,7 @@ setup(
     },
     classifiers=[
         "License :: OSI Approved :: Apache Software License",
-        "Programming Language :: Python :: 3",
+        *[f"Programming Language :: Python :: 3.{minor}" for minor in range(9, 14)],
         "Topic :: Scientific/Engineering :: Artificial Intelligence",
     ],
 )

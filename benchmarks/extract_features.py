@@ -31,7 +31,7 @@ import collections, json, os, sys
 sys.path.insert(0, sys.argv[4])
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 import tensorflow.compat.v1 as tf
-from bert_toolkit import checkpoints, features, model_dirs, vectors
+from bert_toolkit import estimator_api, checkpoints, features, model_dirs, vectors
 from bert_toolkit.cli import ModelOptions
 from bert_toolkit.engine import Engine
 
@@ -59,10 +59,10 @@ with checkpoints.as_tensorflow(model.init_checkpoint) as weights:
         predictions = network(features, mode).predictions
         fitting = checkpoints.fit(weights, tf.trainable_variables())
         checkpoints.restore_at_start(weights, fitting)
-        return tf.estimator.EstimatorSpec(mode, predictions=predictions)
+        return estimator_api.load().EstimatorSpec(mode, predictions=predictions)
 
     tf.logging.set_verbosity("ERROR")
-    estimator = tf.estimator.Estimator(model_fn)
+    estimator = estimator_api.load().Estimator(model_fn)
     with open(output_file, "w") as writer:
         for result in estimator.predict(input_fn, yield_single_examples=True):
             number = int(result["unique_ids"])

@@ -13,13 +13,12 @@ __all__ = ["Encoder", "TextClassifier"]
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    import os
-
-    # Read when TensorFlow is imported: its notes about itself stay out of other people's output.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import importlib
 
+    from bert_toolkit import tensorflow_start
     from tokenization import garbage_collection_paused
+
+    tensorflow_start.prepare()
 
     module = {"Encoder": "inference", "TextClassifier": "text_classifier"}[name]
     with garbage_collection_paused():  # it would go through all of TensorFlow again and again

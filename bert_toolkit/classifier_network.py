@@ -9,6 +9,7 @@ import tensorflow.compat.v1 as tf
 import modeling
 from bert_toolkit import metrics, model_fns
 from bert_toolkit.engine import DEFAULT_ENGINE, Engine
+from bert_toolkit.estimator_api import PREDICT, TRAIN
 from bert_toolkit.outputs import Mean, Network, Outputs
 from bert_toolkit.problems import MULTI, REGRESSION, SINGLE, Problem
 
@@ -38,7 +39,7 @@ def network(
     """Returns the function (features, mode) -> Outputs."""
 
     def build(features: Mapping[str, tf.Tensor], mode: str) -> Outputs:
-        training = mode == tf.estimator.ModeKeys.TRAIN
+        training = mode == TRAIN
         model = model_fns.encoder(config, features, mode, engine)
         pooled = modeling.dropout(
             model.get_pooled_output(), config.hidden_dropout_prob if training else 0.0
@@ -49,7 +50,7 @@ def network(
         predictions = {"logits": logits}
         if "is_real_example" in features:
             predictions["is_real_example"] = features["is_real_example"]
-        if mode == tf.estimator.ModeKeys.PREDICT:
+        if mode == PREDICT:
             return Outputs(predictions)
         targets = features["label_ids"]  # [B], or [B, labels] of zeros and ones
         return Outputs(

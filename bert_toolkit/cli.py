@@ -18,6 +18,7 @@ from typing import Any, NoReturn, Optional, TypeVar
 
 from absl import flags, logging
 
+from bert_toolkit import tensorflow_start
 from bert_toolkit.engine import DEFAULT_ENGINE, TPU_ENGINE, Engine
 from bert_toolkit.errors import UserError
 
@@ -507,8 +508,7 @@ def _help(doc: str) -> str:
 def _quiet_logs() -> None:
     """Plain log lines of ours on stderr; TensorFlow's own only with --debug."""
     debug = flags.FLAGS.debug
-    # Read by TensorFlow when it is imported, which happens after this, on first need.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "0" if debug else "3")
+    tensorflow_start.prepare(quiet=not debug)
     if flags.FLAGS["verbosity"].present == 0:
         logging.set_verbosity(logging.INFO)
     logging.use_absl_handler()

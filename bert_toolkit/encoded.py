@@ -105,9 +105,9 @@ def write(
     waiting: list[tuple[int, int, bytes]] = []  # length, example, record
     with (
         files.replacing([path]) as [unfinished],
+        records.RecordWriter(unfinished) as writer,
         Progress(f"reading {what}", "rows", len(examples)) as progress,
     ):
-        writer = records.RecordWriter(unfinished)
 
         def flush() -> None:
             for _, number, record in (
@@ -127,7 +127,6 @@ def write(
                 flush()
             progress.update()
         flush()
-        writer.close()
     logging.info("%s: %s", what, counts.text(len(examples), cutting))
     return EncodedSplit(path, examples, np.array(owners, np.int64))
 

@@ -14,7 +14,7 @@ import tensorflow.compat.v1 as tf
 from absl import logging
 from tensorflow import config as tf2_config
 
-from bert_toolkit import cluster, hooks, input_state, records
+from bert_toolkit import cluster, estimator_api, hooks, input_state, records
 from bert_toolkit.cli import EXIT_TERMINATED, CheckpointOptions, DeviceOptions
 from bert_toolkit.errors import UserError
 
@@ -108,16 +108,17 @@ class Runner:
 
     def _train_with_others(self, input_fn, max_steps: int, more_hooks) -> None:
         """Trains on several hosts: the only way that an Estimator does."""
+        api = estimator_api.load()
         with cluster.Watch() as watch:
-            tf.estimator.train_and_evaluate(
+            api.train_and_evaluate(
                 self.estimator,
-                tf.estimator.TrainSpec(
+                api.TrainSpec(
                     input_fn,
                     max_steps,
                     hooks=[*more_hooks, hooks.AtLastStep(max_steps, watch.stop)],
                 ),
-                # For a host whose task is "evaluator"; there need be none.
-                tf.estimator.EvalSpec(input_fn, steps=1),
+                # For a host whose task is "evaluator"; there is none.
+                api.EvalSpec(input_fn, steps=1),
             )
 
     def _train_until_stopped(self, input_fn, max_steps: int, more_hooks, listeners) -> None:
@@ -181,7 +182,7 @@ class Runner:
                 else "nothing was saved"
             )
             raise KeyboardInterrupt(kept) from None
-        except tf.estimator.NanLossDuringTrainingError as error:
+        except tf.train.NanLossDuringTrainingError as error:
             latest = tf.train.latest_checkpoint(model_dir)
             raise UserError(
                 f"the loss is not a number any more; the last checkpoint is {latest};"
@@ -197,12 +198,10 @@ class Runner:
             raise UserError(sentence) from error
 
 
-def make_estimator(
-    model_fn: Callable, config: tf.estimator.RunConfig, sizes: BatchSizes, use_tpu: bool
-):
-    """Returns an Estimator, or with `use_tpu` a TPUEstimator."""
+def make_estimator(model_fn: Callable, config: Any, sizes: BatchSizes, use_tpu: bool) -> Any:
+    """Returns an Estimator, or with `use_tpu` a TPUEstimator; `config` is a RunConfig for it."""
     if use_tpu:
-        return tf.estimator.tpu.TPUEstimator(
+        return estimator_api.load().tpu.TPUEstimator(
             model_fn=model_fn,
             config=config,
             use_tpu=True,
@@ -214,7 +213,7 @@ def make_estimator(
     def plain_model_fn(features, labels, mode, params):
         return model_fn(features, labels, mode, params).as_estimator_spec()
 
-    return tf.estimator.Estimator(plain_model_fn, config=config, params={})
+    return estimator_api.load().Estimator(plain_model_fn, config=config, params={})
 
 
 def run_config(
@@ -222,8 +221,8 @@ def run_config(
     device: DeviceOptions,
     checkpoints: CheckpointOptions,
     strategy: Any = None,
-) -> tf.estimator.RunConfig:
-    """Returns the configuration of a run on CPU or GPUs."""
+) -> Any:
+    """Returns the RunConfig of a run on CPU or GPUs."""
     session_config = tf.ConfigProto(allow_soft_placement=True)
     if device.deterministic:
         # Independent operations then run in one order, and sums of their results are alike.
@@ -233,7 +232,7 @@ def run_config(
         os.environ["TF_XLA_FLAGS"] = "--tf_xla_cpu_global_jit"  # read when it is first needed
         optimizer_options = session_config.graph_options.optimizer_options
         optimizer_options.global_jit_level = tf.OptimizerOptions.ON_2
-    return tf.estimator.RunConfig(
+    return estimator_api.load().RunConfig(
         model_dir=model_dir,
         tf_random_seed=device.seed,
         **checkpoints.run_config(),
@@ -245,23 +244,24 @@ def run_config(
 
 def tpu_run_config(
     model_dir: Optional[str], device: DeviceOptions, checkpoints: CheckpointOptions
-) -> tf.estimator.RunConfig:
-    """Returns the configuration of a run on a TPU."""
+) -> Any:
+    """Returns the RunConfig of a run on a TPU."""
+    tpu = estimator_api.load().tpu
     resolver = None
     if device.tpu_name:
         resolver = tf.distribute.cluster_resolver.TPUClusterResolver(
             device.tpu_name, zone=device.tpu_zone, project=device.gcp_project
         )
-    return tf.estimator.tpu.RunConfig(
+    return tpu.RunConfig(
         cluster=resolver,
         master=device.master,
         model_dir=model_dir,
         tf_random_seed=device.seed,
         **checkpoints.run_config(),
-        tpu_config=tf.estimator.tpu.TPUConfig(
+        tpu_config=tpu.TPUConfig(
             iterations_per_loop=device.iterations_per_loop,
             num_shards=device.num_tpu_cores,
-            per_host_input_for_training=tf.estimator.tpu.InputPipelineConfig.PER_HOST_V2,
+            per_host_input_for_training=tpu.InputPipelineConfig.PER_HOST_V2,
         ),
     )
 

@@ -21,7 +21,7 @@ from bert_toolkit.progress import Progress, duration
 TRAINING_LOG = "training_log.jsonl"
 
 
-class TrainingProgress(tf.estimator.SessionRunHook):
+class TrainingProgress(tf.train.SessionRunHook):
     """Shows a line of values, rates and the time left every so many steps; on a terminal, a bar."""
 
     def __init__(
@@ -70,7 +70,7 @@ class TrainingProgress(tf.estimator.SessionRunHook):
         fetches = {"tokens": self._tokens_per_batch}
         if step % self._every == 0 or step in (1, self._last_step):
             fetches["values"] = self._values
-        return tf.estimator.SessionRunArgs(fetches)
+        return tf.train.SessionRunArgs(fetches)
 
     def after_run(self, run_context, run_values):
         results = run_values.results
@@ -128,7 +128,7 @@ def _peak_memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
 
-class AtLastStep(tf.estimator.SessionRunHook):
+class AtLastStep(tf.train.SessionRunHook):
     """Calls a function when the last step is done, before it is saved."""
 
     def __init__(self, last_step: int, function: Callable[[], None]):
@@ -146,7 +146,7 @@ class AtLastStep(tf.estimator.SessionRunHook):
             self._function()
 
 
-class StopOnSignal(tf.estimator.SessionRunHook):
+class StopOnSignal(tf.train.SessionRunHook):
     """Ends training after the step at hand when SIGTERM or Ctrl-C comes; a checkpoint is written.
 
     The second signal of a kind acts at once. Use as a context manager around the training.
@@ -179,7 +179,7 @@ class StopOnSignal(tf.estimator.SessionRunHook):
             run_context.request_stop()
 
 
-class Profile(tf.estimator.SessionRunHook):
+class Profile(tf.train.SessionRunHook):
     """Writes a profile of some steps for TensorBoard's profile page."""
 
     def __init__(self, directory: str, first: str, last: str):
@@ -210,7 +210,7 @@ class Profile(tf.estimator.SessionRunHook):
             logging.info("profile written: tensorboard --logdir=%s", self._directory)
 
 
-class EvaluationProgress(tf.estimator.SessionRunHook):
+class EvaluationProgress(tf.train.SessionRunHook):
     """Counts the batches of an evaluation."""
 
     def __init__(self, what: str, total: Optional[int]):

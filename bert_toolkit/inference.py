@@ -19,6 +19,7 @@ import modeling
 from bert_toolkit import checkpoints, features, model_dirs, vectors
 from bert_toolkit.cli import ModelOptions
 from bert_toolkit.errors import UserError
+from bert_toolkit.estimator_api import PREDICT
 from bert_toolkit.outputs import Network
 from tokenization import garbage_collection_paused
 
@@ -45,7 +46,7 @@ class Model:
             names = ("input_ids", "input_mask", "segment_ids")
             self._inputs = {name: tf.placeholder(tf.int32, [None, None], name) for name in names}
             network = make_network(files.config)
-            outputs = network(self._inputs, tf.estimator.ModeKeys.PREDICT)
+            outputs = network(self._inputs, PREDICT)
             self._output = outputs.predictions[output]
             weights = checkpoints.read(checkpoint)
             shapes = {name: value.shape for name, value in weights.items()}

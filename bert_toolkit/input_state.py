@@ -98,7 +98,7 @@ def _saveables() -> list[Any]:
     ]
 
 
-class RestoreInput(tf.estimator.SessionRunHook):
+class RestoreInput(tf.train.SessionRunHook):
     """Restores the state when the session is there and the input has been started."""
 
     def __init__(self, state: InputState):

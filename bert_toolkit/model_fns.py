@@ -8,9 +8,10 @@ from absl import logging
 
 import modeling
 import optimization
-from bert_toolkit import checkpoints, cluster, hooks, training_step
+from bert_toolkit import checkpoints, cluster, estimator_api, hooks, training_step
 from bert_toolkit.engine import Engine
 from bert_toolkit.errors import UserError
+from bert_toolkit.estimator_api import EVAL, PREDICT, TRAIN
 from bert_toolkit.outputs import Network
 from bert_toolkit.training_step import Training
 
@@ -26,7 +27,7 @@ def encoder(
     """Builds BERT over the features that every stage has, with dropout if `mode` is TRAIN."""
     return modeling.BertModel(
         config,
-        is_training=mode == tf.estimator.ModeKeys.TRAIN,
+        is_training=mode == TRAIN,
         input_ids=features["input_ids"],
         input_mask=features["input_mask"],
         token_type_ids=features["segment_ids"],
@@ -34,7 +35,7 @@ def encoder(
         use_one_hot_embeddings=engine.one_hot_embeddings,
         remove_padding=engine.remove_padding,
         precision=engine.precision,
-        recompute=engine.recompute and mode == tf.estimator.ModeKeys.TRAIN,
+        recompute=engine.recompute and mode == TRAIN,
     )
 
 
@@ -56,11 +57,11 @@ def make(
     """
 
     def model_fn(features, labels, mode, params):
-        training_here = mode == tf.estimator.ModeKeys.TRAIN
+        training_here = mode == TRAIN
         if training_here and not use_tpu:
             step = training_step.make(network, features, training)
             _initial_weights(mode, model_dir, init_checkpoint, use_tpu)
-            return tf.estimator.tpu.TPUEstimatorSpec(
+            return estimator_api.load().tpu.TPUEstimatorSpec(
                 mode,
                 loss=step.values["loss"],
                 train_op=step.operation,
@@ -69,9 +70,9 @@ def make(
         outputs = network(features, mode)
         scaffold_fn = _initial_weights(mode, model_dir, init_checkpoint, use_tpu)
         spec = {"mode": mode, "loss": outputs.loss, "scaffold_fn": scaffold_fn}
-        if mode == tf.estimator.ModeKeys.PREDICT:
+        if mode == PREDICT:
             spec["predictions"] = dict(outputs.predictions)
-        elif mode == tf.estimator.ModeKeys.EVAL:
+        elif mode == EVAL:
             spec["eval_metrics"] = outputs.metrics
         else:
             spec["train_op"] = optimization.create_optimizer(
@@ -82,14 +83,12 @@ def make(
                 use_tpu,
                 training.recipe,
             )
-        return tf.estimator.tpu.TPUEstimatorSpec(**spec)
+        return estimator_api.load().tpu.TPUEstimatorSpec(**spec)
 
     return model_fn
 
 
-def _progress(
-    step: training_step.Step, last_step: int, model_dir: str
-) -> tf.estimator.SessionRunHook:
+def _progress(step: training_step.Step, last_step: int, model_dir: str) -> tf.train.SessionRunHook:
     """Writes the values to TensorBoard and returns the hook that shows them."""
     for name, value in step.values.items():
         if name != "loss":  # the Estimator writes that one itself
@@ -116,7 +115,7 @@ def _initial_weights(
     if latest:  # the Estimator restores it
         checkpoints.check_same_model(latest, variables)
         return None
-    training = mode == tf.estimator.ModeKeys.TRAIN
+    training = mode == TRAIN
     if init_checkpoint is None:
         if not training:
             raise UserError(

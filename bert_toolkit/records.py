@@ -5,6 +5,7 @@ Estimator. Writing and checking do without TensorFlow, so that data workers star
 """
 
 import array
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -222,7 +223,7 @@ def _masked_crc(data: bytes) -> int:
 
 
 class RecordWriter:
-    """Writes a TFRecord file; `path` should be one of `files.replacing`."""
+    """Writes a TFRecord file; `path` should be one of `files.replacing`. A context manager."""
 
     def __init__(self, path: str):
         self._writer: IO[bytes] = files.open_binary(path, "wb")
@@ -247,6 +248,14 @@ class RecordWriter:
     def close(self) -> None:
         """Ends the file."""
         self._writer.close()
+
+    def __enter__(self) -> "RecordWriter":
+        return self
+
+    def __exit__(self, error_type, error, traceback) -> None:
+        # What failed is told already; that the rest cannot be written either is no news.
+        with contextlib.suppress(OSError) if error_type else contextlib.nullcontext():
+            self.close()
 
 
 def read_records(path: str) -> Iterator[bytes]:

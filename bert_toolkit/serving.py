@@ -21,10 +21,10 @@ from bert_toolkit import (
 )
 from bert_toolkit.engine import DEFAULT_ENGINE, Engine
 from bert_toolkit.errors import UserError
+from bert_toolkit.estimator_api import PREDICT
 from bert_toolkit.problems import MULTI, SINGLE, Problem
 
 INPUTS = ("input_ids", "input_mask", "segment_ids")
-PREDICT = tf.estimator.ModeKeys.PREDICT
 
 # (features, engine) -> output by name, batch first
 Answers = Callable[[Mapping[str, tf.Tensor], Engine], dict[str, tf.Tensor]]

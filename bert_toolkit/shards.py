@@ -4,6 +4,7 @@ A shard is made from its own part of the corpus and its own random numbers. So i
 which process makes it, or when, and no more than a shard has to fit into memory.
 """
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -199,17 +200,19 @@ def _write(
     encode = schema(recipe.settings).encode
     outputs = shard.outputs
     with files.replacing([*outputs, *map(records.note_path, outputs)]) as names:
-        writers = [records.RecordWriter(name) for name in names[: len(outputs)]]
-        with Progress("writing", "instances", quiet=shard.count > 1) as progress:
+        with (
+            contextlib.ExitStack() as stack,
+            Progress("writing", "instances", quiet=shard.count > 1) as progress,
+        ):
+            opened = map(records.RecordWriter, names[: len(outputs)])
+            writers = [stack.enter_context(writer) for writer in opened]
             for instance in instances:
                 writers[summary.instances % len(writers)].write(encode(record_values(instance)))
                 summary.instances += 1
                 summary.instance_tokens += len(instance.input_ids)
                 summary.random_next += instance.is_random_next
                 progress.update()
-        for writer in writers:
-            writer.close()
-            summary.bytes += writer.bytes
+        summary.bytes += sum(writer.bytes for writer in writers)
         for writer, note_name in zip(writers, names[len(outputs) :]):
             note = {
                 **origin(recipe, shard),

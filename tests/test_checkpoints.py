@@ -10,6 +10,7 @@ from safetensors.numpy import save_file
 import modeling
 from bert_toolkit import checkpoints, model_fns, vectors
 from bert_toolkit.errors import UserError
+from bert_toolkit.estimator_api import PREDICT
 
 PREFIX = str(GOLDEN / "model/bert_model.ckpt")
 BATCH = dict(np.load(GOLDEN / "model_outputs.npz"))
@@ -207,7 +208,7 @@ def test_a_missing_layer_is_warned_about_in_training_and_refused_otherwise(tmp_p
         }
         features["unique_ids"] = tf.range(8)
         model_fn = model_fns.make(vectors.network(CONFIG, [-1]), None, source)
-        model_fn(features, None, tf.estimator.ModeKeys.PREDICT, {})
+        model_fn(features, None, PREDICT, {})
     assert "16 variables of the encoder start from random values" in caplog.text
 
 

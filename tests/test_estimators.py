@@ -4,7 +4,15 @@ from conftest import GOLDEN
 
 import modeling
 import run_pretraining
-from bert_toolkit import checkpoints, classifier_network, cli, estimators, model_fns, records
+from bert_toolkit import (
+    checkpoints,
+    classifier_network,
+    cli,
+    estimator_api,
+    estimators,
+    model_fns,
+    records,
+)
 from bert_toolkit.engine import TPU_ENGINE
 from bert_toolkit.errors import UserError
 from bert_toolkit.problems import SINGLE, Problem
@@ -36,10 +44,12 @@ def test_tpu_flags_make_a_tpu_estimator(tmp_path):
     estimator = estimators.Runner(
         model_fn, str(tmp_path), TPU, SIZES, cli.CheckpointOptions(7)
     ).estimator
-    assert isinstance(estimator, tf.estimator.tpu.TPUEstimator)
+    assert isinstance(estimator, estimator_api.load().tpu.TPUEstimator)
     tpu = estimator.config.tpu_config
     assert (tpu.iterations_per_loop, tpu.num_shards) == (5, 16)
-    assert tpu.per_host_input_for_training == tf.estimator.tpu.InputPipelineConfig.PER_HOST_V2
+    assert (
+        tpu.per_host_input_for_training == estimator_api.load().tpu.InputPipelineConfig.PER_HOST_V2
+    )
     assert (estimator.config.save_checkpoints_steps, estimator.config.tf_random_seed) == (7, 1)
 
 
@@ -73,7 +83,7 @@ def test_the_tpu_path_runs_on_a_cpu(tmp_path, pretraining_data):
     model_fn = model_fns.make(
         run_pretraining.network(CONFIG, True, TPU_ENGINE), str(tmp_path), WEIGHTS, False, TRAINING
     )
-    estimator = tf.estimator.tpu.TPUEstimator(
+    estimator = estimator_api.load().tpu.TPUEstimator(
         model_fn,
         config=estimators.tpu_run_config(str(tmp_path), TPU, cli.CheckpointOptions(7)),
         use_tpu=False,

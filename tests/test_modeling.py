@@ -10,6 +10,7 @@ import modeling
 import run_pretraining
 from bert_toolkit.engine import Engine
 from bert_toolkit.errors import UserError
+from bert_toolkit.estimator_api import TRAIN
 
 CONFIG = str(GOLDEN / "model/bert_config.json")
 
@@ -74,7 +75,7 @@ def gradients(batch, remove_padding):
             name: tf.constant(batch[name]) for name in batch if batch[name].shape[:1] == (8,)
         }
         outputs = run_pretraining.network(config, True, Engine(remove_padding=remove_padding))(
-            features, tf.estimator.ModeKeys.TRAIN
+            features, TRAIN
         )
         variables = tf.trainable_variables()
         tf.train.init_from_checkpoint(

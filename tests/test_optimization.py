@@ -12,6 +12,7 @@ import optimization
 import run_pretraining
 from bert_toolkit import checkpoints, classifier_network, model_fns, records
 from bert_toolkit.engine import TPU_ENGINE, Engine
+from bert_toolkit.estimator_api import TRAIN
 from bert_toolkit.problems import SINGLE, Problem
 
 BINARY = Problem(SINGLE, ("0", "1"))
@@ -68,7 +69,7 @@ def test_golden_losses_through_the_model_functions_of_the_stages(kind, engine, t
         model_fn = model_fns.make(
             network, str(tmp_path), checkpoints.Weights(prefix, prefix), training=training
         )
-        spec = model_fn(features, None, tf.estimator.ModeKeys.TRAIN, {})
+        spec = model_fn(features, None, TRAIN, {})
         session.run(tf.global_variables_initializer())
         for variable in tf.trainable_variables():
             if variable.op.name == "output_weights":
@@ -206,12 +207,12 @@ def train(strategy, batch_size):
         table = tf.get_variable("table", [8, 1], initializer=tf.zeros_initializer())
         predicted = tf.matmul(features["x"], kernel) + tf.gather(table, features["row"])
         loss = tf.reduce_mean((predicted - labels) ** 2)
-        return tf.estimator.EstimatorSpec(
+        return estimator_api.load().EstimatorSpec(
             mode, loss=loss, train_op=optimization.create_optimizer(loss, 0.05, 20, 2)
         )
 
     config = estimators.run_config(None, cli.DeviceOptions(seed=1), cli.CheckpointOptions(), strategy)
-    estimator = tf.estimator.Estimator(model_fn, config=config)
+    estimator = estimator_api.load().Estimator(model_fn, config=config)
     rows = np.arange(8, dtype="int32")
     def data():
         return tf.data.Dataset.from_tensor_slices(({"x": x, "row": rows}, y)).repeat().batch(batch_size)

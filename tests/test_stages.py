@@ -19,6 +19,7 @@ import run_classifier
 import run_pretraining
 from bert_toolkit import vectors
 from bert_toolkit.errors import UserError
+from bert_toolkit.estimator_api import PREDICT
 
 # Lines of TensorFlow or absl rather than of ours.
 NOISE = re.compile(
@@ -413,9 +414,7 @@ def test_golden_features(tmp_path, model_dir):
             name: tf.constant(golden[name]) for name in ("input_ids", "input_mask", "segment_ids")
         }
         features["unique_ids"] = tf.range(8)
-        outputs = vectors.network(config, [0, -1])(
-            features, tf.estimator.ModeKeys.PREDICT
-        ).predictions
+        outputs = vectors.network(config, [0, -1])(features, PREDICT).predictions
         names = [variable.op.name for variable in tf.trainable_variables()]
         tf.train.init_from_checkpoint(
             str(GOLDEN / "model/bert_model.ckpt"), {name: name for name in names}
