@@ -87,9 +87,16 @@ class Runner:
         `listeners` are told of each checkpoint, but not on several hosts, where an Estimator calls
         none.
         """
+        try:
+            self._train(input_fn, max_steps, listeners)
+        except input_state.PlaceLost as error:
+            logging.warning("the place in the data cannot be restored (%s)", error)
+            self._train(input_fn, max_steps, listeners, place_lost=True)
+
+    def _train(self, input_fn, max_steps: int, listeners, place_lost: bool = False) -> None:
         model_dir, batch_size = self.estimator.model_dir, self.sizes.train
         keeps_place = self.strategy is None and not self._use_tpu
-        input_fn = input_state.going_on(input_fn, model_dir, batch_size, keeps_place)
+        input_fn = input_state.going_on(input_fn, model_dir, batch_size, keeps_place, place_lost)
         with self._errors_as_sentences(input_fn):
             replicas = self.strategy.num_replicas_in_sync if self.strategy else 1
             bound = self._bind(input_fn, self.sizes.train, replicas)

@@ -29,7 +29,13 @@ def is_saved(model_dir: str, step: int, fingerprint: str) -> bool:
     return tf.io.gfile.exists(f"{prefix(model_dir, step, fingerprint)}.index")
 
 
-def going_on(record_input: RecordInput, model_dir: str, batch_size: int, is_kept: bool):
+def going_on(
+    record_input: RecordInput,
+    model_dir: str,
+    batch_size: int,
+    is_kept: bool,
+    is_lost: bool = False,
+) -> RecordInput:
     """Returns the input for a run that goes on in `model_dir`.
 
     Where the place in it is kept, the input as it is: RestoreInput goes to the place. On several
@@ -41,16 +47,22 @@ def going_on(record_input: RecordInput, model_dir: str, batch_size: int, is_kept
       model_dir: holds the checkpoints.
       batch_size: of the training.
       is_kept: whether the place is kept on these devices.
+      is_lost: whether the place that was kept cannot be restored.
     """
     latest = tf.train.latest_checkpoint(model_dir)
     step = int(tf.train.load_variable(latest, "global_step")) if latest else 0
-    if step == 0 or is_kept and is_saved(model_dir, step, record_input.fingerprint(batch_size)):
+    fingerprint = record_input.fingerprint(batch_size)
+    if step == 0 or is_kept and not is_lost and is_saved(model_dir, step, fingerprint):
         return record_input
     if not is_kept:
         logging.info("finding the place in the data, after %s records", f"{step * batch_size:,}")
         return record_input.skipping(step * batch_size)
     logging.info("the place in the data is not known: going on in a new order")
     return record_input.reseeded(step)
+
+
+class PlaceLost(Exception):
+    """The state of an input cannot be restored: its files are not where they were."""
 
 
 class InputState(tf.train.CheckpointSaverListener):
@@ -66,7 +78,10 @@ class InputState(tf.train.CheckpointSaverListener):
     def restore(self, session: Any, step: int) -> None:
         """Goes to the place of `step`, if it is known; to be called once the input is ready."""
         if is_saved(self.model_dir, step, self.fingerprint):
-            self.saver.restore(session, prefix(self.model_dir, step, self.fingerprint))
+            try:
+                self.saver.restore(session, prefix(self.model_dir, step, self.fingerprint))
+            except (tf.errors.OpError, ValueError) as error:
+                raise PlaceLost(str(error).splitlines()[0]) from error
         self.is_running = True
 
     def before_save(self, session, global_step_value):

@@ -57,6 +57,7 @@ def read_instances(path):
 
 
 @pytest.mark.parametrize("name", FLAG_SETS)
+@pytest.mark.platform
 def test_instances_are_the_published_ones(name, tmp_path, golden_instances):
     case = golden_instances[name]
     paths = [tmp_path / f"{index}.tfrecord" for index in range(len(case["files"]))]

@@ -17,6 +17,8 @@ from bert_toolkit.engine import TPU_ENGINE
 from bert_toolkit.errors import UserError
 from bert_toolkit.problems import SINGLE, Problem
 
+pytestmark = pytest.mark.platform
+
 CONFIG = modeling.BertConfig.from_json_file(str(GOLDEN / "model/bert_config.json"))
 WEIGHTS = checkpoints.Weights(str(GOLDEN / "model/bert_model.ckpt"), "golden")
 SIZES = estimators.BatchSizes(16, 8, 8)

@@ -16,6 +16,8 @@ from conftest import ROOT
 
 from bert_toolkit import cluster
 
+pytestmark = pytest.mark.platform
+
 STEPS = 60
 
 

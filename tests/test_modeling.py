@@ -12,6 +12,8 @@ from bert_toolkit.engine import Engine
 from bert_toolkit.errors import UserError
 from bert_toolkit.estimator_api import TRAIN
 
+pytestmark = pytest.mark.platform
+
 CONFIG = str(GOLDEN / "model/bert_config.json")
 
 

