@@ -277,8 +277,10 @@ def _is_blank(fields: list[str]) -> bool:
 
 def shorten(value: Any) -> str:
     """Returns a value as a message shows it."""
+    if isinstance(value, str):
+        return repr(value if len(value) <= SHOWN else f"{value[:SHOWN]}...")
     text = repr(value)
-    return text if len(text) <= SHOWN else f"{text[: SHOWN - 3]}..."
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
 
 
 def listing(names: Any) -> str:
