@@ -174,15 +174,19 @@ class DataOptions:
 
     def _label_problems(self) -> list[str]:
         labels = list(self.labels or ())
-        problems = []
+        found = [
+            f"--labels: {label!r} has a tab or a line end; expected one line"
+            for label in labels
+            if not problems.is_one_line(label)
+        ]
         if labels and self.problem_type == REGRESSION:
-            problems.append("--labels: --problem_type=regression has none; leave one of them out")
+            found.append("--labels: --problem_type=regression has none; leave one of them out")
         repeated = next((label for label in labels if labels.count(label) > 1), None)
         if repeated is not None:
-            problems.append(f"--labels={','.join(labels)}: {repeated!r} is there twice")
+            found.append(f"--labels={','.join(labels)}: {repeated!r} is there twice")
         if len(labels) == 1 and self.problem_type != MULTI:
-            problems.append(f"--labels={labels[0]}: one label; expected two or more")
-        return problems
+            found.append(f"--labels={labels[0]}: one label; expected two or more")
+        return found
 
     def _delimiter(self) -> Optional[str]:
         return "\t" if self.delimiter in ("tab", "\\t") else self.delimiter

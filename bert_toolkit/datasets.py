@@ -290,7 +290,7 @@ def _check_label(label: Any) -> None:
                 f"label {tables.shorten(label)}; expected a string, a number, or a list of them"
             )
         text = str(part).strip()
-        if "\t" in text or len(text.splitlines()) > 1:
+        if not problems.is_one_line(text):
             raise BadRow(
                 f"label {tables.shorten(text)}; expected one without tabs and line ends, as"
                 " predictions are written a line each"

@@ -94,6 +94,11 @@ def distinct(labels: Sequence[Any]) -> tuple[str, ...]:
     return tuple(sorted(names))
 
 
+def is_one_line(label: str) -> bool:
+    """Whether a label can be a column of a line of a file, as labels are written."""
+    return "\t" not in label and len(label.splitlines()) < 2
+
+
 def whole(label: str) -> str:
     """Returns a label without the .0 that programs write behind whole numbers: 1 for 1.0."""
     return re.sub(r"^([+-]?[0-9]+)\.0*$", r"\1", label)

@@ -247,6 +247,7 @@ LONG = "word " * 30
         ("a.jsonl", '{"text": "c", "label": [1]}\n', {"problem_type": REGRESSION}, "{path} line 1: label .*, expected a number"),
         ("a.csv", "text,label\n" + ROWS, {"labels": ["0", "1"], "problem_type": REGRESSION}, "--labels: --problem_type=regression has none"),
         ("a.csv", "text,label\n" + ROWS, {"labels": ["0", "1", "0"]}, "--labels=0,1,0: '0' is there twice"),
+        ("a.csv", "text,label\n" + ROWS, {"labels": ["0", "a\nb"]}, r"--labels: 'a\\nb' has a tab or a line end"),
         ("a.csv", "text,label\n" + ROWS, {"labels": ["0"]}, "--labels=0: one label; expected two or more"),
     ],
 )  # fmt: skip
@@ -316,6 +317,18 @@ def test_strings_among_lists_are_labels(tmp_path):
         '{"text": "c", "label": "good"}\n{"text": "d", "label": ["bad", "good"]}\n{"text": "e", "label": []}\n',
     )
     assert rows == [("c", ("good",)), ("d", ("bad", "good")), ("e", ())]
+
+
+def test_another_kind_than_the_model_s(tmp_path):
+    path = tmp_path / "a.csv"
+    load_own(path, "text,label\ncat,0\ndog,1\n")
+    datasets.store(str(tmp_path), load(train_file=str(path)))
+    options = DataOptions(eval_file=str(path), problem_type=MULTI)
+    message = "--problem_type=multi_label, but the model was trained for single_label; leave"
+    with pytest.raises(UserError, match=message):
+        datasets.load(
+            options.task(), options, datasets.Wanted(False, True, False), 0, [str(tmp_path)]
+        )
 
 
 # --- Rows keep their place ---
