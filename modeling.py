@@ -104,7 +104,8 @@ class BertConfig:
             describes a model that this encoder cannot be.
         """
         try:
-            with tf.io.gfile.GFile(json_file, "r") as reader:
+            # As bytes, of which json tells the encoding: a byte-order mark is no error.
+            with tf.io.gfile.GFile(json_file, "rb") as reader:
                 values = json.loads(reader.read())
         except tf.errors.OpError as error:
             raise UserError(

@@ -188,7 +188,13 @@ def tfidf(data: Data, examples: Sequence[Example]) -> np.ndarray:
     vectorizer = TfidfVectorizer(
         analyzer="char_wb", ngram_range=(2, 7), min_df=2, sublinear_tf=True, dtype=np.float32
     )
-    train = vectorizer.fit_transform(map(_text, data.train))
+    try:
+        train = vectorizer.fit_transform(map(_text, data.train))
+    except ValueError:
+        raise UserError(
+            f"train: no characters in a row that two of {len(data.train)} texts share; TF-IDF needs"
+            " more training data"
+        ) from None
     texts = vectorizer.transform(map(_text, examples))
     values = np.array([data.problem.values(example.label) for example in data.train])
     if data.problem.kind == REGRESSION:

@@ -7,6 +7,7 @@ are remembered, because a piece between white space always gives the same WordPi
 This module does not import TensorFlow.
 """
 
+import codecs
 import collections
 import contextlib
 import gc
@@ -68,16 +69,22 @@ def _read_lines(path: str) -> Iterable[bytes]:
             from tensorflow.compat.v1 import gfile
 
             with gfile.GFile(path, "rb") as reader:
-                yield from reader
+                yield from _without_mark(reader)
         else:
             with open(path, "rb") as reader:
-                yield from reader
+                yield from _without_mark(reader)
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; expected a vocabulary file") from None
     except Exception as error:
         if "://" not in path or not hasattr(error, "message"):
             raise
         raise UserError(f"{path}: {error.message}; expected a vocabulary file") from None
+
+
+def _without_mark(lines: Iterable[bytes]) -> Iterator[bytes]:
+    """Yields the lines, the first without the byte-order mark that some editors put before it."""
+    for index, line in enumerate(lines):
+        yield line if index else line.removeprefix(codecs.BOM_UTF8)
 
 
 def vocabulary_problems(vocab_file: str) -> list[str]:

@@ -25,7 +25,6 @@ from bert_toolkit import (
     results,
     scores,
     selection,
-    tables,
 )
 from bert_toolkit.datasets import Data
 from bert_toolkit.encoded import EncodedSplit
@@ -212,21 +211,22 @@ class Classifier:
         found = self._calibration(logits)
         probabilities = found.probabilities(self.problem, logits)
         answers = found.answers(self.problem, probabilities)
-        rows = [
-            [_one_line(example.name), answer, *map(str, numbers), *_margin(self.problem, numbers)]
-            for example, answer, numbers in zip(split.examples, answers, probabilities)
-        ]
-        if self.options.predict_file == tables.STANDARD_INPUT:
+        rows = []
+        for example, answer, numbers in zip(split.examples, answers, probabilities):
+            cells = [answer, *map(str, numbers), *_margin(self.problem, numbers)]
+            if self.options.predict_file and example.is_blank:
+                cells = [""] * len(cells)
+            rows.append([_one_line(example.name), *cells])
+        if self.options.predict_file == files.STREAM:
             sys.stdout.writelines("\t".join(row) + "\n" for row in rows)
             return
         header = ["index", "prediction"]
         if self.problem.kind != problems.REGRESSION:
             header += [f"probability_{label}" for label in self.problem.labels]
         header += ["margin"] if self.problem.kind == problems.SINGLE else []
-        rows = [row[: len(header)] for row in rows]
         texts = {
-            f"test_results{suffix}.tsv": [list(map(str, numbers)) for numbers in probabilities],
-            f"test_predictions{suffix}.tsv": [header, *rows],
+            f"test_results{suffix}.tsv": [row[2 : 2 + probabilities.shape[1]] for row in rows],
+            f"test_predictions{suffix}.tsv": [header, *(row[: len(header)] for row in rows)],
         }
         if submission:
             texts[submission] = [["index", "prediction"], *(row[:2] for row in rows)]

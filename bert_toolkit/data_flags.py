@@ -2,17 +2,31 @@
 
 import dataclasses
 import os
+import re
 from collections.abc import Sequence
 from typing import Optional
 
 from absl import flags
 
-from bert_toolkit import problems, tables, tasks
+from bert_toolkit import files, problems, tables, tasks
+from bert_toolkit.problems import MULTI, REGRESSION
 from bert_toolkit.tasks import Column, Split, Task
 
 # The columns that are taken where none are given: without a header, and with one.
 FIRST, SECOND = 0, 1
 USUAL_TEXT, USUAL_LABEL = "text|sentence", "label|labels"
+
+# Flags that say of files of one's own what a task's declaration says of its files.
+OF_OWN_FILES = (
+    "text_column",
+    "text_b_column",
+    "label_column",
+    "id_column",
+    "delimiter",
+    "quoting",
+    "problem_type",
+    "labels",
+)
 
 
 def define_data_flags() -> None:
@@ -27,7 +41,7 @@ def define_data_flags() -> None:
     flags.DEFINE_string(
         "train_file",
         None,
-        "Your own training data: .tsv, .csv or .jsonl, .gz or not.",
+        "Your own training data: .tsv, .csv, .jsonl or .json (one array of objects), .gz or not.",
     )
     flags.DEFINE_string("eval_file", None, "Your own data to evaluate on, in the same columns.")
     flags.DEFINE_string(
@@ -50,6 +64,11 @@ def define_data_flags() -> None:
     )
     flags.DEFINE_string("id_column", None, "The column of the id that predictions are listed by.")
     flags.DEFINE_boolean("header", True, "Whether the first row names the columns.")
+    flags.DEFINE_string(
+        "delimiter",
+        None,
+        "The character between columns, ';' say, or tab; without it, in .csv a comma, else a tab.",
+    )
     flags.DEFINE_boolean(
         "quoting",
         None,
@@ -60,7 +79,7 @@ def define_data_flags() -> None:
         None,
         list(problems.KINDS),
         "One label a text, any number of labels, or a number; without it, what the training data"
-        " looks like (lists in .jsonl are several labels, fractions are numbers).",
+        " looks like (lists in JSON are several labels, fractions are numbers), which is told.",
     )
     flags.DEFINE_string("label_separator", ",", "Between the labels of a text that has several.")
     flags.DEFINE_list(
@@ -97,6 +116,7 @@ class DataOptions:
     label_column: Optional[str] = None
     id_column: Optional[str] = None
     header: bool = True
+    delimiter: Optional[str] = None
     quoting: Optional[bool] = None
     problem_type: Optional[str] = None
     label_separator: str = ","
@@ -115,11 +135,61 @@ class DataOptions:
         if self.is_custom and not own:
             return ["--task_name is required, or --train_file, --eval_file or --predict_file"]
         if self.is_custom:
-            return []
+            return self._column_problems() + self._label_problems()
         problems = [] if self.data_dir else ["--data_dir is required with --task_name"]
         if own:
             problems.append(f"--{own[0]} goes without --task_name, or with --task_name=custom")
+        of_own = [name for name in OF_OWN_FILES if getattr(self, name) is not None]
+        of_own += [] if self.header else ["noheader"]
+        problems += [f"--{name} is for files of your own; a task has its own" for name in of_own]
         return problems
+
+    def _column_problems(self) -> list[str]:
+        problems = []
+        for name in ("text_column", "text_b_column", "label_column", "id_column"):
+            column = getattr(self, name)
+            if column is not None and re.fullmatch(r"[+-]?[0-9]+", column) and int(column) < 1:
+                problems.append(f"--{name}={column}: columns count from 1; pass 1 for the first")
+        if self.delimiter is not None and len(self._delimiter() or "") != 1:
+            problems.append(
+                f"--delimiter={self.delimiter}: expected one character, such as ';', or tab"
+            )
+        for name in ("train_file", "eval_file"):
+            if getattr(self, name) == files.STREAM:
+                problems.append(
+                    f"--{name}=-: only --predict_file reads standard input; expected a file"
+                )
+        if (
+            self.predict_file
+            and self.text_b_column
+            and _is_lines(self.predict_file)
+            and not isinstance(_column(self.text_b_column), int)
+        ):
+            problems.append(
+                f"--predict_file={self.predict_file}: lines have no column"
+                f" {self.text_b_column!r}; pass the two texts with a tab between them and"
+                " --text_b_column=2, or a .tsv file"
+            )
+        return problems
+
+    def _label_problems(self) -> list[str]:
+        labels = list(self.labels or ())
+        found = [
+            f"--labels: {label!r} has a tab or a line end; expected one line"
+            for label in labels
+            if not problems.is_one_line(label)
+        ]
+        if labels and self.problem_type == REGRESSION:
+            found.append("--labels: --problem_type=regression has none; leave one of them out")
+        repeated = next((label for label in labels if labels.count(label) > 1), None)
+        if repeated is not None:
+            found.append(f"--labels={','.join(labels)}: {repeated!r} is there twice")
+        if len(labels) == 1 and self.problem_type != MULTI:
+            found.append(f"--labels={labels[0]}: one label; expected two or more")
+        return found
+
+    def _delimiter(self) -> Optional[str]:
+        return "\t" if self.delimiter in ("tab", "\\t") else self.delimiter
 
     def task(self) -> Task:
         """Returns the task of that name, or the one that the files make."""
@@ -137,35 +207,42 @@ class DataOptions:
         )
 
     def _split(self, path: str) -> Split:
+        named = self.header or tables.is_json(path)
+        usual_text: Column = USUAL_TEXT if named else FIRST
+        usual_label: Column = USUAL_LABEL if named else SECOND
         return Split(
             file=os.path.abspath(path),
-            text_a=self._column(self.text_column, FIRST, USUAL_TEXT),
+            text_a=_column(self.text_column) if self.text_column else usual_text,
             text_b=_column(self.text_b_column) if self.text_b_column else None,
-            label=self._column(self.label_column, SECOND, USUAL_LABEL),
+            label=_column(self.label_column) if self.label_column else usual_label,
             header=self.header,
             index=_column(self.id_column) if self.id_column else None,
             quoting=self.quoting,
+            delimiter=self._delimiter(),
         )
 
     def _to_predict(self, path: str) -> Split:
         """Texts alone: a text a line where the file is no table."""
-        lines = path == tables.STANDARD_INPUT or path.removesuffix(".gz").endswith(".txt")
-        split = dataclasses.replace(self._split(path), label=None)
-        if not lines:
+        split = dataclasses.replace(self._split(path), label=None, keep_blank=True)
+        if not _is_lines(path):
             return split
-        file = path if path == tables.STANDARD_INPUT else split.file
         text_b = split.text_b if isinstance(split.text_b, int) else None
-        columns = 1 if text_b is None else 0
         return dataclasses.replace(
-            split, file=file, text_a=0, text_b=text_b, index=None, header=False, columns=columns
+            split,
+            file=path if path == files.STREAM else split.file,
+            text_a=0,
+            text_b=text_b,
+            index=None,
+            header=False,
+            columns=1 if text_b is None else 0,
         )
 
-    def _column(self, column: Optional[str], position: int, name: str) -> Column:
-        if column is not None:
-            return _column(column)
-        return name if self.header else position
+
+def _is_lines(path: str) -> bool:
+    """Whether a file to predict has a text a line, or the texts of a pair, and no header."""
+    return path == files.STREAM or path.removesuffix(".gz").endswith(".txt")
 
 
 def _column(column: str) -> Column:
     """A number from 1 as a position from 0; a name as it is."""
-    return int(column) - 1 if column.isdigit() else column
+    return int(column) - 1 if re.fullmatch("[0-9]+", column) else column

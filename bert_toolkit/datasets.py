@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Optional
 import numpy as np
 from absl import logging
 
-from bert_toolkit import files, problems, tables
+from bert_toolkit import files, problems, tables, tasks
 from bert_toolkit.data_flags import DataOptions
 from bert_toolkit.errors import UserError
 from bert_toolkit.problems import MULTI, REGRESSION, SINGLE, Problem
@@ -20,6 +20,8 @@ from bert_toolkit.tasks import Split, Task
 BAD_ROWS, TASK_FILE = "bad_rows.tsv", "task.json"
 # Bad rows that an error names; the others are counted.
 NAMED = 10
+# No name of a column is longer, in characters.
+LONGEST_NAME = 100
 # A label that is so much rarer than the most frequent one is told.
 RARE = 0.1
 
@@ -41,6 +43,11 @@ class Example(NamedTuple):
     text_b: Optional[str]
     label: Any
     line: int = 0
+
+    @property
+    def is_blank(self) -> bool:
+        """Whether there is no text in it."""
+        return not (self.text_a + (self.text_b or "")).strip()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,7 +124,10 @@ def load(
             for suffix, split in files_of.items()
             if not suffix or files.exists(os.path.join(directory, split.file))
         }
-        return {suffix: _read(directory, split, task, bad) for suffix, split in there.items()}
+        return {
+            suffix: _read(_path(directory, split.file), split, options, bad)
+            for suffix, split in there.items()
+        }
 
     splits_own = dev and not task.dev
     raw_train = read({"": task.train})[""] if task.train and (train or splits_own) else None
@@ -146,52 +156,145 @@ USUAL_METRIC = {SINGLE: "accuracy", MULTI: "f1_micro", REGRESSION: "spearman"}
 # --- Reading ---
 
 
-def _read(directory: str, split: Split, task: Task, bad: _BadRows) -> tuple[str, list[Example]]:
-    """Returns the path of a split and its examples, with labels as they stand there."""
-    path = os.path.join(directory, split.file)
-    if split.file == tables.STANDARD_INPUT:
-        path = tables.STANDARD_INPUT
-    elif not files.exists(path):
-        where = (
-            f"--data_dir={directory}: no {split.file} in it"
-            if directory
-            else f"{path}: no such file"
-        )
+def _path(directory: str, file: str) -> str:
+    if file == files.STREAM:
+        return file
+    path = os.path.join(directory, file)
+    if not files.exists(path):
+        where = f"--data_dir={directory}: no {file} in it" if directory else f"{path}: no such file"
         raise UserError(where)
-    table = tables.Table(path, tables.Layout(split.header, split.quoting, split.columns))
+    return path
+
+
+def _read(
+    path: str, split: Split, options: DataOptions, bad: _BadRows
+) -> tuple[str, list[Example]]:
+    """Returns the name of a split's file and its examples, with labels as they stand there."""
+    if split.names:
+        assert options.task_name
+        split, warning = tasks.place_columns(options.task_name, path, split)
+        if warning:
+            logging.warning("%s", warning)
+    layout = tables.Layout(split.header, split.quoting, split.columns, split.delimiter)
+    table = tables.Table(path, layout)
     examples: list[Example] = []
+    blank: list[int] = []
+    number = 0  # of the row: those that cannot be used count
     for line, fields in table.rows():
+        if fields is None:
+            blank.append(line)
+            if split.keep_blank:
+                name = str(number) if split.index is None else ""
+                examples.append(Example(name, "", None, None, line))
+                number += 1
+            continue
         try:
             if isinstance(fields, BadRow):
                 raise fields
-            if split.keep is None or split.keep(fields):
-                examples.append(_example(table, line, fields, split, len(examples)))
+            if split.only and tables.cell(table, fields, split.only[0]) != split.only[1]:
+                continue
+            examples.append(_example(table, line, fields, split, number))
         except BadRow as why:
-            bad.add(path, line, str(why))
-    if table.blank:
-        logging.warning("%s: %d blank lines left out", path, table.blank)
+            bad.add(table.name, line, str(why))
+        number += 1
+    _warn(table, split, blank)
+    if not split.names:
+        _check_header(table, split, examples)
     if not examples and not bad.rows:
-        raise UserError(f"{path}: no row to use in it")
-    return path, examples
+        part = f" of {' '.join(map(str, split.only[1:]))}" if split.only else ""
+        raise UserError(f"{table.name}: no row{part} to use in it")
+    return table.name, examples
+
+
+def _warn(table: tables.Table, split: Split, blank: list[int]) -> None:
+    """Says which lines are blank, and that quotes are taken for text."""
+    if blank:
+        shown = ", ".join(map(str, blank[:5])) + (", ..." if len(blank) > 5 else "")
+        done = "have an empty answer" if split.keep_blank else "left out"
+        logging.warning("%s: %d blank lines %s (lines %s)", table.name, len(blank), done, shown)
+    if table.quoted:
+        logging.warning(
+            '%s: %d fields stand in quotes with "" inside, and are taken as they stand; pass'
+            " --quoting if the quotes are none of the text, --noquoting if they are",
+            table.name,
+            table.quoted,
+        )
+
+
+def _check_header(table: tables.Table, split: Split, examples: list[Example]) -> None:
+    """Says what was taken for the header where no name of a column confirms that it is one.
+
+    Raises:
+      UserError: it can be none.
+    """
+    columns = [split.text_a, split.text_b, split.label]
+    numbers = [column for column in columns if isinstance(column, int)]
+    if not table.header or any(isinstance(column, str) for column in columns):
+        return
+    where = f"{table.name} line {table.header_line}"
+    for column in numbers:
+        name = table.header[column] if column < len(table.header) else ""
+        if len(name) > LONGEST_NAME or "\n" in name:
+            raise UserError(
+                f"{where}: {tables.shorten(name)} is no name of a column, and line"
+                f" {table.header_line} no header; pass --noheader if the file has none"
+            )
+    label = table.header[split.label] if isinstance(split.label, int) else ""
+    labels = {_as_stored(example.label, None, None) for example in examples} if label else set()
+    known = {problems.whole(name) for name in labels if isinstance(name, str)}
+    if problems.whole(label) in known or (
+        problems.is_number(label) and known and all(map(problems.is_number, known))
+    ):
+        logging.warning(
+            "%s: taken for the header, though %r in it may be a label: %s; pass --noheader if it"
+            " is a row",
+            where,
+            label,
+            tables.listing(table.header),
+        )
+    else:
+        logging.info(
+            "%s: taken for the header: %s; pass --noheader if it is a row",
+            where,
+            tables.listing(table.header),
+        )
 
 
 def _example(table: tables.Table, line: int, fields: Any, split: Split, number: int) -> Example:
     def text(column: Any) -> str:
         value = tables.cell(table, fields, column)
         if not isinstance(value, str):
-            raise BadRow(f"{column!r} is {value!r}; expected text")
+            raise BadRow(f"{column!r} is {tables.shorten(value)}; expected text")
         return value
 
     label = None if split.label is None else tables.cell(table, fields, split.label)
+    _check_label(label)
     name = str(number)
     # Only what is predicted needs the ids of its file.
-    if split.index is not None and (split.label is None or split.index in (table.names or fields)):
+    if split.index is not None and (
+        split.label is None or tables.has_column(table, fields, split.index)
+    ):
         name = str(tables.cell(table, fields, split.index))
     text_b = None if split.text_b is None else text(split.text_b)
     example = Example(name, text(split.text_a), text_b, label, line)
     if not example.text_a.strip() and split.label is not None:
         raise BadRow("its text is empty")
     return example
+
+
+def _check_label(label: Any) -> None:
+    """Raises a BadRow for what is no label, or none that can be written to a line of a file."""
+    for part in label if isinstance(label, list) else [label]:
+        if isinstance(part, (dict, list, BadRow)) or (part is None and part is not label):
+            raise BadRow(
+                f"label {tables.shorten(label)}; expected a string, a number, or a list of them"
+            )
+        text = str(part).strip()
+        if not problems.is_one_line(text):
+            raise BadRow(
+                f"label {tables.shorten(text)}; expected one without tabs and line ends, as"
+                " predictions are written a line each"
+            )
 
 
 # --- Labels ---
@@ -208,17 +311,34 @@ def _problem(task: Task, train: Any, directories: Sequence[str]) -> Problem:
                 "the labels are not known: --output_dir holds no model trained by this program;"
                 " pass --labels, or --train_file to train one"
             )
+        if task.kind not in (None, known.kind):
+            raise UserError(
+                f"--problem_type={task.kind}, but the model was trained for {known.kind}; leave the"
+                " flag out"
+            )
         return known
-    labels = [_as_stored(example.label, task.kind, task.separator) for example in train[1]]
-    usable = [label for label in labels if label not in (None, "", ())]
+    kind = task.kind
+    if kind is None and any(isinstance(example.label, list) for example in train[1]):
+        kind = MULTI
+    labels = [_as_stored(example.label, kind, task.separator) for example in train[1]]
+    usable = [label for label in labels if label not in (None, ())]
     if not usable:
         raise UserError(f"{train[0]}: no row has a label")
-    if task.kind == SINGLE:  # numbers would be taken for what they look like
-        inferred = Problem(SINGLE, problems.in_order(set(usable)))
-    else:
-        inferred = problems.infer(usable)
-    problem = Problem(inferred.kind, task.labels or inferred.labels)
+    if kind is None:
+        kind = problems.infer(usable).kind
+        kind = SINGLE if task.labels and kind == REGRESSION else kind
+    names = task.labels or problems.distinct(usable)
+    problem = Problem(kind, () if kind == REGRESSION else names)
     _check_number(train[0], problem, len(usable))
+    if task.kind is None:
+        others = " or ".join(other for other in problems.KINDS if other != kind)
+        logging.info(
+            "%s: taken for %s%s; if it is not, pass --problem_type=%s",
+            train[0],
+            kind,
+            f" with {len(names)} labels ({tables.listing(names)})" if kind != REGRESSION else "",
+            others,
+        )
     return problem
 
 
@@ -238,13 +358,15 @@ def _check_number(path: str, problem: Problem, rows: int) -> None:
 
 
 def _as_stored(label: Any, kind: Optional[str], separator: Optional[str]) -> Any:
-    """A label as a string, or as a tuple of strings where there may be several."""
+    """A label as a string, or a tuple of strings where there may be several; None for no label."""
+    if label is None or label != label:  # NaN, which some programs write
+        return None
     if isinstance(label, list):
-        return tuple(str(part) for part in label)
-    text = "" if label is None else str(label).strip()
+        return tuple(str(part).strip() for part in label)
+    text = str(label).strip()
     if kind == MULTI:
         return tuple(part.strip() for part in text.split(separator) if part.strip())
-    return text
+    return text or None
 
 
 def stored(directories: Sequence[str]) -> Optional[Problem]:
@@ -284,22 +406,25 @@ def _labelled(
 def _label(raw: Any, problem: Problem, task: Task) -> Any:
     value = _as_stored(raw, problem.kind, task.separator)
     if problem.kind == REGRESSION:
-        try:
-            number = float(value)
-        except ValueError:
-            number = np.nan
-        if not np.isfinite(number):
-            raise BadRow(f"label {value!r}, expected a number")
-        return number
+        if not isinstance(value, str) or not problems.is_number(value):
+            raise BadRow(f"{_found(value)}, expected a number")
+        return float(value)
+    expected = ", ".join(problem.labels[:20]) + (", ..." if len(problem.labels) > 20 else "")
+    if value is None:
+        raise BadRow(f"no label, expected one of {expected}")
     names = value if isinstance(value, tuple) else (value,)
     names = tuple(task.synonyms.get(name, name) for name in names)
+    names = tuple(problem.spelled(name) for name in names)
     unknown = [name for name in names if name not in problem.labels]
     if unknown:
-        expected = ", ".join(problem.labels[:20]) + (", ..." if len(problem.labels) > 20 else "")
-        raise BadRow(f"label {unknown[0]!r}, expected one of {expected}")
+        raise BadRow(f"{_found(unknown[0])}, expected one of {expected}")
     if problem.kind == SINGLE and len(names) != 1:
         raise BadRow(f"{len(names)} labels, expected one")
     return names if problem.kind == MULTI else names[0]
+
+
+def _found(label: Any) -> str:
+    return "no label" if label is None else f"label {tables.shorten(label)}"
 
 
 def _divided(

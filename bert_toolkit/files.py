@@ -4,6 +4,7 @@ Paths with :// (gs:// and the like) go through TensorFlow's file system layer (o
 `use_for_remote_paths` puts in its place), others not.
 """
 
+import codecs
 import contextlib
 import glob
 import gzip
@@ -18,6 +19,15 @@ from typing import IO, Any, Union
 from bert_toolkit.errors import UserError
 
 STREAM = "-"  # standard input where lines are read, standard output where they are written
+
+# First bytes of files that hold no UTF-8 text: what they are, and what makes text of them.
+_BEGINNINGS = (
+    (b"\xff\xfe\0\0", "UTF-32 text", "convert it: iconv -f UTF-32 -t UTF-8"),
+    (b"\xff\xfe", "UTF-16 text", "convert it: iconv -f UTF-16 -t UTF-8"),
+    (b"\xfe\xff", "UTF-16 text", "convert it: iconv -f UTF-16 -t UTF-8"),
+    (b"\x1f\x8b", "gzip data", "unpack it with gzip -dc, or let its name end in .gz"),
+    (b"PK\x03\x04", "a zip archive or a spreadsheet", "unpack it, or save it as CSV in UTF-8"),
+)
 
 
 def _is_remote(path: str) -> bool:
@@ -52,6 +62,11 @@ def io_errors(path: str) -> Iterator[None]:
         if type(error).__module__.startswith("tensorflow.") and _is_remote(path):
             raise UserError(f"{path}: {getattr(error, 'message', error)}") from error
         raise
+
+
+def shown(path: str) -> str:
+    """Returns the name that messages have for a path that lines are read from."""
+    return "standard input" if path == STREAM else path
 
 
 def exists(path: str) -> bool:
@@ -153,10 +168,32 @@ def write_text(path: str, text: str) -> None:
 def read_text(path: str) -> str:
     """Returns a whole UTF-8 text file."""
     with open_binary(path, "rb") as reader, io_errors(path):
-        try:
-            return reader.read().decode("utf-8-sig")
-        except UnicodeDecodeError:
-            raise UserError(f"{path}: binary data; expected UTF-8 text") from None
+        data = reader.read()
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        _check_beginning(path, data)
+        raise UserError(f"{path}: binary data; expected UTF-8 text") from None
+
+
+def _check_beginning(name: str, line: bytes) -> None:
+    """Raises a UserError that names what a first line is, if it is not the first line of text."""
+    for beginning, found, advice in _BEGINNINGS:
+        if line.startswith(beginning):
+            raise UserError(f"{name}: {found}; expected UTF-8 text; {advice}")
+    # Latin letters in UTF-16 are a byte and a zero, or a zero and a byte.
+    even, odd = line[0:64:2], line[1:64:2]
+    for order, zeros, letters in (("LE", odd, even), ("BE", even, odd)):
+        if len(line) > 3 and not zeros.strip(b"\0") and b"\0" not in letters:
+            raise UserError(
+                f"{name}: UTF-16 text without a byte-order mark; expected UTF-8 text; convert it:"
+                f" iconv -f UTF-16{order} -t UTF-8"
+            )
+    if not line.endswith(b"\n") and b"\r" in line.rstrip(b"\r"):
+        raise UserError(
+            f"{name}: all one line, whose parts end in carriage returns only; expected line feeds;"
+            " convert it: tr '\\r' '\\n'"
+        )
 
 
 def remove(path: str) -> None:
@@ -202,15 +239,17 @@ def read_lines(path: str) -> Iterator[str]:
     Unicode calls line ends, U+2028 for one, are text. A byte-order mark is dropped.
 
     Raises:
-      UserError: the file cannot be read, or holds something else than UTF-8 text (with the line).
+      UserError: the file cannot be read, or holds something else than lines of UTF-8 text: what it
+        holds, if its beginning tells, or the line where it is none.
     """
     number = 0
-    name = "standard input" if path == STREAM else path
+    name = shown(path)
     try:
         with _open_maybe_gzip(path) as reader:
             for number, line in enumerate(reader, 1):
                 if number == 1:
-                    line = line.removeprefix(b"\xef\xbb\xbf")
+                    _check_beginning(name, line)
+                    line = line.removeprefix(codecs.BOM_UTF8)
                 if number <= 10 and b"\0" in line:
                     raise UserError(
                         f"{name} line {number}: binary data; expected UTF-8 text, plain or .gz"
@@ -251,7 +290,9 @@ def read_lines_from(path: str, offset: int) -> Iterator[tuple[int, str]]:
             reader.seek(offset - 1)
             offset += len(reader.readline()) - 1
         for line in reader:
-            text = line.removeprefix(b"\xef\xbb\xbf") if offset == 0 else line
+            if offset == 0:
+                _check_beginning(path, line)
+            text = line.removeprefix(codecs.BOM_UTF8) if offset == 0 else line
             try:
                 yield offset, text.decode("utf-8").rstrip("\r\n")
             except UnicodeDecodeError as error:

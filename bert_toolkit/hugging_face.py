@@ -97,7 +97,8 @@ def write(
     for name, text in texts.items():
         files.write_text(os.path.join(directory, name), text)
     if vocab_file:
-        files.copy(vocab_file, os.path.join(directory, VOCABULARY))
+        # Not a copy: a byte-order mark would be part of the first token there.
+        files.write_text(os.path.join(directory, VOCABULARY), files.read_text(vocab_file))
     with files.replacing([os.path.join(directory, WEIGHTS)]) as [unfinished]:
         with files.open_binary(unfinished, "wb") as writer:
             writer.write(save(tensors, metadata={"format": "pt"}))

@@ -1,6 +1,7 @@
 """Kinds of problems: one label of several, any number of labels, a number."""
 
 import dataclasses
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,6 +27,12 @@ class Problem:
     def outputs(self) -> int:
         """The number of the model's outputs."""
         return len(self.labels) or 1
+
+    def spelled(self, name: str) -> str:
+        """Returns a label as the problem spells it, if that differs by .0 only: 1.0 for 1."""
+        if name in self.labels:
+            return name
+        return next((label for label in self.labels if whole(label) == whole(name)), name)
 
     def values(self, label: Any) -> list:
         """Returns what a record has of a label; None, where it is to be predicted, is zeros."""
@@ -65,25 +72,40 @@ class Problem:
 def infer(labels: Sequence[Any]) -> Problem:
     """Returns the problem that the labels of training data speak of.
 
-    Lists of labels are several; numbers of which one is no whole number are numbers to predict;
-    all else is one label each.
+    Tuples of labels are several; numbers of which one is a fraction are numbers to predict; all
+    else is one label each, whole numbers written 0.0 and 1.0 too.
     """
-    if any(isinstance(label, (list, tuple)) for label in labels):
-        names = {name for label in labels for name in label}
-        return Problem(MULTI, in_order(names))
-    if any(_is_fraction(label) for label in labels) and all(_is_number(label) for label in labels):
+    if any(isinstance(label, tuple) for label in labels):
+        return Problem(MULTI, distinct(labels))
+    if any(_is_fraction(label) for label in labels) and all(is_number(label) for label in labels):
         return Problem(REGRESSION)
-    return Problem(SINGLE, in_order(set(labels)))
+    return Problem(SINGLE, distinct(labels))
 
 
-def in_order(names: set[str]) -> tuple[str, ...]:
-    """Whole numbers by size, anything else by the alphabet."""
-    if all(name.lstrip("-").isdigit() for name in names):
-        return tuple(sorted(names, key=int))
+def distinct(labels: Sequence[Any]) -> tuple[str, ...]:
+    """Returns the different labels of rows, in order.
+
+    The order is by size for whole numbers, else by the alphabet. Of 1 and 1.0 only 1 is kept.
+    """
+    names = {name for label in labels for name in (label if isinstance(label, tuple) else (label,))}
+    names = {name for name in names if whole(name) == name or whole(name) not in names}
+    if all(re.fullmatch(r"[+-]?[0-9]+", whole(name)) for name in names):
+        return tuple(sorted(names, key=lambda name: (int(whole(name)), name)))
     return tuple(sorted(names))
 
 
-def _is_number(label: str) -> bool:
+def is_one_line(label: str) -> bool:
+    """Whether a label can be a column of a line of a file, as labels are written."""
+    return "\t" not in label and len(label.splitlines()) < 2
+
+
+def whole(label: str) -> str:
+    """Returns a label without the .0 that programs write behind whole numbers: 1 for 1.0."""
+    return re.sub(r"^([+-]?[0-9]+)\.0*$", r"\1", label)
+
+
+def is_number(label: str) -> bool:
+    """Whether a label is a number, neither infinite nor NaN."""
     try:
         return bool(np.isfinite(float(label)))
     except ValueError:
@@ -91,4 +113,4 @@ def _is_number(label: str) -> bool:
 
 
 def _is_fraction(label: str) -> bool:
-    return _is_number(label) and not label.lstrip("+-").isdigit()
+    return is_number(label) and not float(label).is_integer()

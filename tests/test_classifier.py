@@ -213,10 +213,11 @@ def test_a_pipeline(tmp_path, run):
     )
     assert result.returncode == 0, result.stderr
     rows = [line.split("\t") for line in result.stdout.splitlines()]
-    assert [row[0] for row in rows] == ["0", "1"]
-    assert {row[1] for row in rows} <= {"0", "1"}
+    assert [row[0] for row in rows] == ["0", "1", "2"]
+    assert {row[1] for row in rows[:2]} <= {"0", "1"}
+    assert rows[2][1:] == [""] * 4
     assert all(len(row) == 5 for row in rows)
-    assert "1 blank lines left out" in result.stderr
+    assert "1 blank lines have an empty answer (lines 3)" in result.stderr
 
 
 @pytest.mark.parametrize(

@@ -88,7 +88,8 @@ def test_pairs_and_texts_to_predict(tmp_path):
     )
     assert [example[:4] for example in data.test[""]] == [
         ("0", "one\ttext", None, None),
-        ("1", "another", None, None),
+        ("1", "", None, None),
+        ("2", "another", None, None),
     ]
 
 

@@ -556,7 +556,7 @@ def test_bad_input_of_pretraining(
         (
             "",
             {"task_name": "mrpc"},
-            "train.tsv: no column number 5; its columns: 'sentence', 'label'. Is it the right file?",
+            "train.tsv: columns 'sentence', 'label', as in train.tsv of sst-2; expected the header",
         ),
         ("", {"num_train_epochs": 0.1}, "nothing to train: 36 rows"),
         ("", {"bert_dir": None}, "--vocab_file is required"),
