@@ -106,9 +106,14 @@ def run(options: Options) -> str:
       UserError: the model cannot be used.
     """
     files.make_directory(options.output_dir, "output_dir")
-    from bert_toolkit import model_dirs, serving
+    from bert_toolkit import model_dirs, serving, training_notes
 
     exported = find(options)
+    if exported.files.vocab_file:
+        vocabulary = training_notes.Vocabulary.of(
+            exported.files.vocab_file, exported.files.tokenizer().vocab
+        )
+        training_notes.check_vocabulary(exported.checkpoint, vocabulary)
     if options.format == TFLITE:
         path = os.path.join(options.output_dir, "model.tflite")
         serving.write_tflite(exported, path, options.dtype)

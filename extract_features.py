@@ -264,7 +264,14 @@ def run(options: Options) -> int:
     """
     # TensorFlow is imported when a model is needed, so that --help and mistakes answer at once.
     check_files(options)
-    from bert_toolkit import checkpoints, estimators, model_dirs, model_fns, vectors
+    from bert_toolkit import (
+        checkpoints,
+        estimators,
+        model_dirs,
+        model_fns,
+        training_notes,
+        vectors,
+    )
 
     model = model_dirs.find(options)
     model_dirs.check_length(options.max_seq_length, model)
@@ -273,6 +280,8 @@ def run(options: Options) -> int:
     if options.projector_dir and not one_vector:
         raise UserError("--projector_dir: a token is one point; pass --combine, or one of --layers")
     tokenizer = model.tokenizer()
+    vocabulary = training_notes.Vocabulary.of(model.vocab_file, tokenizer.vocab)
+    training_notes.check_vocabulary(model.init_checkpoint or "", vocabulary)
     layout = make_layout(options, layers)
     sink = Sinks(options, layout, made_from(options, model))
     line_input = lines.LineInput(

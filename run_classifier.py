@@ -259,7 +259,15 @@ def run(options: Options) -> dict[str, Any]:
 
 def run_once(options: Options) -> dict[str, Any]:
     """Does all for one seed."""
-    from bert_toolkit import checkpoints, classifier, datasets, encoded, model_dirs, selection
+    from bert_toolkit import (
+        checkpoints,
+        classifier,
+        datasets,
+        encoded,
+        model_dirs,
+        selection,
+        training_notes,
+    )
 
     trains, evaluates, predicts = options.actions()
     task = options.task()
@@ -287,10 +295,14 @@ def run_once(options: Options) -> dict[str, Any]:
     else:
         checkpoints.leave_damaged(options.output_dir)
 
+    tokenizer = model.tokenizer()
+    vocabulary = training_notes.Vocabulary.of(model.vocab_file, tokenizer.vocab)
+    made = classifier.Classifier(model, vocabulary, data, options)
+    made.check_vocabulary(trains)
     write = functools.partial(
         encoded.write,
         problem=data.problem,
-        tokenizer=model.tokenizer(),
+        tokenizer=tokenizer,
         cutting=encoded.Cutting(options.max_seq_length, options.truncate, options.window_stride),
     )
 
@@ -309,7 +321,6 @@ def run_once(options: Options) -> dict[str, Any]:
         for s, rows in data.test.items()
     }
 
-    made = classifier.Classifier(model, data, options)
     if train:
         made.train(train, dev.get(""))
     if not cluster.is_chief():

@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 
 import modeling
-from bert_toolkit import checkpoints, features, model_dirs, vectors
+from bert_toolkit import checkpoints, features, model_dirs, training_notes, vectors
 from bert_toolkit.cli import ModelOptions
 from bert_toolkit.errors import UserError
 from bert_toolkit.outputs import Network
@@ -41,6 +41,8 @@ class Model:
         self.max_seq_length = positions if max_seq_length is None else max_seq_length
         model_dirs.check_length(self.max_seq_length, files)
         self.tokenizer = files.tokenizer()
+        vocabulary = training_notes.Vocabulary.of(files.vocab_file, self.tokenizer.vocab)
+        training_notes.check_vocabulary(checkpoint, vocabulary)
         with garbage_collection_paused(), tf.Graph().as_default() as graph:
             names = ("input_ids", "input_mask", "segment_ids")
             self._inputs = {name: tf.placeholder(tf.int32, [None, None], name) for name in names}

@@ -11,7 +11,7 @@ import random
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Optional
 
-from bert_toolkit import files, masking, records, tokenizers
+from bert_toolkit import files, masking, records, tokenizers, training_notes
 from bert_toolkit.corpus import Corpus, Span, whole_lines
 from bert_toolkit.errors import UserError
 from bert_toolkit.masking import CONTINUES_WORD, Document, Instance
@@ -259,6 +259,7 @@ def _special_ids(tokenizer: FullTokenizer) -> dict[str, Any]:
     vocabulary = masking.Vocabulary(tokenizer)
     return {
         "vocab_size": max(vocabulary.replacements) + 1,
+        "vocabulary_sha256": training_notes.digest(tokenizer.vocab),
         "special_ids": {"cls": vocabulary.cls, "sep": vocabulary.sep, "mask": vocabulary.mask},
     }
 

@@ -1,0 +1,333 @@
+"""Cases from public reports about runs: what was passed, and the sentence or the value that comes."""
+
+import json
+import shutil
+
+import pytest
+import tensorflow.compat.v1 as tf
+from conftest import GOLDEN
+
+import bert_toolkit
+import convert_checkpoint
+import create_pretraining_data
+import export_model
+import extend_vocab
+import extract_features
+import run_classifier
+import run_pretraining
+import tokenization
+from bert_toolkit import records, training_notes
+from bert_toolkit.errors import UserError
+
+# --- A vocabulary of the same size, in another order ---
+
+SWAPPED = (1000, 1001)  # two lines, from 0
+
+
+def reorder(vocab_file, lines=SWAPPED):
+    """Exchanges two entries of a vocabulary."""
+    entries = vocab_file.read_text(encoding="utf-8").split("\n")
+    first, second = lines
+    entries[first], entries[second] = entries[second], entries[first]
+    vocab_file.write_text("\n".join(entries), encoding="utf-8")
+    return vocab_file
+
+
+@pytest.fixture
+def reordered(tmp_path, model_dir):
+    """The vocabulary of the golden model in another order, in a file of its own."""
+    return reorder(shutil.copy(model_dir / "vocab.txt", tmp_path / "reordered.txt"))
+
+
+@pytest.fixture
+def classify(tmp_path, reviews, model_dir):
+    """Runs the classifier on the little reviews; returns the metrics."""
+
+    def run(**flags):
+        chosen = {
+            "train_file": str(reviews / "train.tsv"),
+            "eval_file": str(reviews / "dev.tsv"),
+            "bert_dir": str(model_dir),
+            "output_dir": str(tmp_path / "out"),
+            "max_seq_length": 16,
+            "train_batch_size": 12,
+            "num_train_epochs": 1.0,
+            "do_train": True,
+            **flags,
+        }
+        return run_classifier.run(run_classifier.Options(**chosen))
+
+    return run
+
+
+def pretrain(tmp_path, data, model_dir, **flags):
+    chosen = {
+        "output_dir": str(tmp_path / "out"),
+        "bert_dir": str(model_dir),
+        "input_file": str(data),
+        "num_train_steps": 2,
+        "num_warmup_steps": 1,
+        "train_batch_size": 4,
+        **flags,
+    }
+    return run_pretraining.run(run_pretraining.Options(**chosen))
+
+
+def uses_of_a_model(model, out):
+    """What can be done with the model of a directory: function of the other flags."""
+    lines = str(GOLDEN / "corpus.txt")
+    own = {"bert_dir": str(model)}
+    extraction = {"input_file": lines, "output_file": str(out / "f.npy"), "layers": "-1"} | {
+        "pooling": "mean"
+    }
+    return {
+        "features": lambda **flags: extract_features.run(
+            extract_features.Options(**own, **extraction, **flags)
+        ),
+        "export": lambda **flags: export_model.run(
+            export_model.Options(**own, output_dir=str(out / "exported"), **flags)
+        ),
+        "conversion": lambda **flags: convert_checkpoint.run(
+            convert_checkpoint.Options(**own, output_dir=str(out / "converted"), **flags)
+        ),
+        "extension": lambda **flags: extend_vocab.run(
+            extend_vocab.Options(**own, input_file=lines, output_dir=str(out / "more"), **flags)
+        ),
+        "Encoder": lambda: bert_toolkit.Encoder(str(model)),
+    }
+
+
+@pytest.mark.parametrize("use", ["features", "export", "conversion", "extension"])
+def test_another_vocabulary_beside_a_published_model_is_named(tmp_path, model_dir, reordered, use):
+    with pytest.raises(UserError) as caught:
+        uses_of_a_model(model_dir, tmp_path)[use](vocab_file=str(reordered))
+    first, second = (
+        (model_dir / "vocab.txt").read_text(encoding="utf-8").split("\n")[place]
+        for place in SWAPPED
+    )
+    assert str(caught.value) == (
+        f"{reordered}: another vocabulary than that of the model in {model_dir} (token"
+        f" {SWAPPED[0]} is {second!r}, there {first!r}); use {model_dir}/vocab.txt"
+    )
+    assert not (tmp_path / "f.npy").exists()
+
+
+@pytest.mark.slow
+def test_a_vocabulary_that_was_replaced_since_training_is_noticed(tmp_path, classify, model_dir):
+    classify()
+    out = tmp_path / "out"
+    note = json.loads((out / "trained_with.json").read_text())
+    assert note["vocab_file"] == str(model_dir / "vocab.txt")
+    reorder(out / "vocab.txt")
+    message = (
+        f"{out}/vocab.txt: other entries, or in another order, than the vocabulary that the model"
+        f" in {out} was trained with, as its trained_with.json says; use that vocabulary"
+        f" ({model_dir}/vocab.txt when it was trained)"
+    )
+    actions = {
+        "eval": lambda: classify(bert_dir=None, do_train=False, do_eval=True),
+        "predict": lambda: classify(
+            bert_dir=None, do_train=False, do_predict=True, predict_file=str(GOLDEN / "corpus.txt")
+        ),
+        "go on": lambda: classify(bert_dir=None, num_train_epochs=2.0),
+        "TextClassifier": lambda: bert_toolkit.TextClassifier(str(out)),
+        **uses_of_a_model(out, tmp_path),
+    }
+    for name, action in actions.items():
+        with pytest.raises(UserError) as caught:
+            action()
+        assert str(caught.value) == message, name
+    # A model of an earlier version has no note; what lies beside it is believed.
+    (out / "trained_with.json").unlink()
+    actions["Encoder"]()
+
+
+@pytest.mark.slow
+def test_another_models_vocabulary_is_noticed_without_a_note(tmp_path, classify, reordered):
+    classify()
+    out = tmp_path / "out"
+    (out / "trained_with.json").unlink()
+    with pytest.raises(UserError, match=r"another vocabulary than that of the model in .*out \("):
+        classify(do_train=False, do_eval=True, vocab_file=str(reordered))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "found"),
+    [
+        ("[unused0]", "zyxwv", None),
+        ("\n", "\r\n", None),
+        ("the\n", "the\nmore\n", None),  # after the last one
+        ("and", "und", "(token 1 is 'und', there 'and'); use"),
+        ("and\nthe", "the\nand", "(token 1 is 'the', there 'and'); use"),
+    ],
+)
+def test_what_counts_as_another_vocabulary(tmp_path, old, new, found):
+    text = "[unused0]\nand\nthe\n"
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/vocab.txt").write_text(text)
+    (tmp_path / "mine.txt").write_bytes(text.replace(old, new).encode())
+    entries = tokenization.load_vocab(str(tmp_path / "mine.txt"))
+    mine = training_notes.Vocabulary.of("mine.txt", entries)
+    said = training_notes.mismatch(str(tmp_path / "model/model.ckpt-3"), mine)
+    if found is None:
+        assert said is None
+    else:
+        assert said == (
+            f"mine.txt: another vocabulary than that of the model in {tmp_path}/model"
+            f" {found} {tmp_path}/model/vocab.txt"
+        )
+
+
+@pytest.mark.slow
+def test_training_from_a_model_of_another_vocabulary_is_a_warning(
+    tmp_path, classify, reordered, caplog
+):
+    classify(vocab_file=str(reordered), do_eval=True)
+    assert "another vocabulary than that of the model" in caplog.text
+    assert training_notes.read(str(tmp_path / "out"))["vocab_file"] == str(reordered)
+
+
+@pytest.mark.slow
+def test_pretraining_data_of_another_vocabulary(tmp_path, pretraining_data, model_dir, reordered):
+    message = "pretrain.tfrecord: another vocabulary than that of the model in .* make the data"
+    own = shutil.copytree(model_dir, tmp_path / "own")
+    reorder(own / "vocab.txt")
+    for action in ("do_train", "do_eval"):
+        with pytest.raises(UserError, match=message):
+            pretrain(tmp_path, pretraining_data, own, **{action: True})
+    with pytest.raises(UserError, match=r"--vocab_file=.*reordered.txt: not the vocabulary that"):
+        pretrain(tmp_path, pretraining_data, model_dir, do_train=True, vocab_file=str(reordered))
+    # Where the vocabulary that the data was made with is gone, its digest is there.
+    note_file = tmp_path / "pretrain.tfrecord.json"
+    note = json.loads(note_file.read_text())
+    note_file.write_text(records.note_text({**note, "vocab_file": "gone.txt"}))
+    with pytest.raises(UserError, match=message):
+        pretrain(tmp_path, pretraining_data, own, do_train=True)
+    pretrain(tmp_path, pretraining_data, model_dir, do_train=True)
+    noted = training_notes.read(str(tmp_path / "out"))["vocabulary_sha256"]
+    assert noted == note["vocabulary_sha256"]
+
+
+# --- Pretraining data without a note ---
+
+
+@pytest.fixture
+def short_data(tmp_path):
+    """Instances of 64 tokens and 10 predictions, with their note."""
+    path = tmp_path / "short.tfrecord"
+    create_pretraining_data.run(
+        create_pretraining_data.Options(
+            input_file=str(GOLDEN / "corpus.txt"),
+            output_file=str(path),
+            vocab_file=str(GOLDEN / "vocab.txt"),
+            dupe_factor=1,
+            max_seq_length=64,
+            max_predictions_per_seq=10,
+        )
+    )
+    return path
+
+
+@pytest.mark.slow
+def test_lengths_that_nobody_passed_are_those_of_the_data(tmp_path, short_data, model_dir):
+    (tmp_path / "short.tfrecord.json").unlink()
+    pretrain(tmp_path, short_data, model_dir, do_train=True)
+    assert tf.train.latest_checkpoint(str(tmp_path / "out")).endswith("-2")
+    with pytest.raises(UserError) as caught:
+        pretrain(tmp_path, short_data, model_dir, do_train=True, max_seq_length=128)
+    assert str(caught.value) == (
+        f"--max_seq_length=128, but input_ids in {short_data} has 64 values. Pass"
+        " --max_seq_length=64 or make the data again."
+    )
+
+
+@pytest.mark.parametrize("noted", [True, False])
+def test_files_of_two_lengths_are_named_and_no_flag(
+    tmp_path, short_data, pretraining_data, model_dir, noted
+):
+    if not noted:
+        for path in (short_data, pretraining_data):
+            path.with_name(f"{path.name}.json").unlink()
+    found = (
+        f"{short_data} was made with 64" if noted else f"input_ids in {short_data} has 64 values"
+    )
+    message = (
+        f"{pretraining_data} was made with --max_seq_length=128, but {found}; leave one of them"
+        " out, or make it again with the flags of the other"
+    )
+    both = f"{pretraining_data},{short_data}"
+    for flags in (
+        {"do_train": True, "input_file": both},
+        {"do_train": True, "do_eval": True, "eval_file": str(short_data)},
+    ):
+        with pytest.raises(UserError) as caught:
+            pretrain(tmp_path, pretraining_data, model_dir, **flags)
+        assert str(caught.value) == message
+
+
+def test_data_longer_than_the_model_is_named_by_its_file(tmp_path, pretraining_data, model_dir):
+    config_file = model_dir / "bert_config.json"
+    config = json.loads(config_file.read_text())
+    config_file.write_text(json.dumps({**config, "max_position_embeddings": 64}))
+    with pytest.raises(UserError) as caught:
+        pretrain(tmp_path, pretraining_data, model_dir, do_train=True)
+    assert str(caught.value) == (
+        f"{pretraining_data}: sequences of 128 tokens, but {config_file} says"
+        " max_position_embeddings 64; make the data again with --max_seq_length=64 or less"
+    )
+
+
+# --- Other data, or other flags, in a directory where training is finished ---
+
+
+@pytest.mark.slow
+def test_what_differs_from_a_finished_training_is_told(tmp_path, classify, reviews, caplog):
+    classify()
+    out = tmp_path / "out"
+    done = (
+        f"nothing to train: {out}/model.ckpt-3 is at step 3, and 3 were asked for{{}}; raise"
+        " --num_train_epochs to train on from there, or pass --overwrite to begin anew (another"
+        " --output_dir keeps both)"
+    )
+    caplog.clear()
+    classify()
+    assert caplog.messages == [done.format("")]
+    other = reviews / "other.tsv"
+    other.write_text((reviews / "train.tsv").read_text().replace("peace", "war"))
+    trained = f"; it was trained on {reviews}/train.tsv (now {other})"
+    for flags, differences in (
+        ({}, trained),
+        ({"learning_rate": 1e-3}, f"{trained}, with --learning_rate=5e-05 (now 0.001)"),
+    ):
+        caplog.clear()
+        classify(train_file=str(other), **flags)
+        assert caplog.messages == [done.format(differences)]
+    caplog.clear()
+    shutil.copy(other, reviews / "train.tsv")
+    classify(num_train_epochs=2.0)
+    going_on = (
+        f"going on from {out}/model.ckpt-3: step 3 of 6; it was trained on {reviews}/train.tsv"
+        " (which is another file now)"
+    )
+    assert going_on in caplog.messages
+    caplog.clear()
+    classify(num_train_epochs=2.0)  # the note is of the data that it was trained on last
+    assert caplog.messages == [
+        done.replace("3 is at step 3, and 3", "6 is at step 6, and 6").format("")
+    ]
+
+
+@pytest.mark.slow
+def test_other_pretraining_data_in_a_finished_directory(
+    tmp_path, pretraining_data, short_data, model_dir, caplog
+):
+    pretrain(tmp_path, pretraining_data, model_dir, do_train=True)
+    caplog.clear()
+    pretrain(tmp_path, short_data, model_dir, do_train=True, train_batch_size=8)
+    [said] = [message for message in caplog.messages if message.startswith("nothing to train")]
+    assert said == (
+        f"nothing to train: {tmp_path}/out/model.ckpt-2 is at step 2, and 2 were asked for; it was"
+        f" trained on {pretraining_data} (now {short_data}), with --train_batch_size=4 (now 8);"
+        " raise --num_train_steps to train on from there, or pass --overwrite to begin anew"
+        " (another --output_dir keeps both)"
+    )
