@@ -18,6 +18,7 @@ from typing import Any, NoReturn, Optional, TypeVar
 
 from absl import flags, logging
 
+from bert_toolkit import cluster
 from bert_toolkit.engine import DEFAULT_ENGINE, TPU_ENGINE, Engine
 from bert_toolkit.errors import UserError
 
@@ -275,7 +276,7 @@ class TrainingOptions(DeviceOptions, CheckpointOptions):
             problems.append(
                 f"--profile_steps={','.join(steps)}: expected the first and the last step: 10,15"
             )
-        if self.overwrite and os.environ.get("TF_CONFIG"):
+        if cluster.size() > 1 and self.overwrite:
             problems.append(
                 "--overwrite: not on several hosts, where one might remove what another has"
                 " written; empty --output_dir first"

@@ -159,7 +159,8 @@ class Runner:
             return input_fn
         if batch_size % replicas:
             raise UserError(
-                f"a batch of {batch_size} cannot be shared by {replicas} devices; choose a multiple"
+                f"--train_batch_size={batch_size} cannot be shared by {replicas} devices; pass a"
+                " multiple"
             )
 
         def bound(input_context=None):
@@ -217,6 +218,7 @@ def make_estimator(
     return tf.estimator.Estimator(plain_model_fn, config=config, params={})
 
 
+@cluster.left_out_if_alone()  # Estimators take no cluster of one worker
 def run_config(
     model_dir: Optional[str],
     device: DeviceOptions,
@@ -243,6 +245,7 @@ def run_config(
     )
 
 
+@cluster.left_out_if_alone()
 def tpu_run_config(
     model_dir: Optional[str], device: DeviceOptions, checkpoints: CheckpointOptions
 ) -> tf.estimator.RunConfig:

@@ -1,11 +1,12 @@
 """Cases from public reports about runs: what was passed, and the sentence or the value that comes."""
 
 import json
+import os
 import shutil
 
 import pytest
 import tensorflow.compat.v1 as tf
-from conftest import GOLDEN
+from conftest import GOLDEN, run_stage
 
 import bert_toolkit
 import convert_checkpoint
@@ -16,7 +17,7 @@ import extract_features
 import run_classifier
 import run_pretraining
 import tokenization
-from bert_toolkit import records, training_notes
+from bert_toolkit import cluster, records, training_notes
 from bert_toolkit.errors import UserError
 
 # --- A vocabulary of the same size, in another order ---
@@ -331,3 +332,96 @@ def test_other_pretraining_data_in_a_finished_directory(
         " raise --num_train_steps to train on from there, or pass --overwrite to begin anew"
         " (another --output_dir keeps both)"
     )
+
+
+# --- TF_CONFIG ---
+
+TWO = '"cluster": {"worker": ["a:1", "b:1"]}'
+FORM = (
+    '{"cluster": {"worker": ["host1:2222", "host2:2222"]}, "task": {"type": "worker", "index": 0}}'
+)
+
+
+@pytest.mark.parametrize(
+    ("config", "hosts", "chief"),
+    [
+        ("", 0, True),
+        (" \n", 0, True),
+        ("{}", 0, True),
+        ('{"cluster": {}}', 0, True),
+        ('{"cluster": {"worker": []}, "task": {}}', 0, True),
+        ('{"environment": "cloud"}', 0, True),
+        ('{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 0}}', 1, True),
+        ('{"cluster": {"worker": ["a:1"]}}', 1, True),
+        ('{"cluster": {"chief": ["a:1"]}, "task": {"type": "chief", "index": 0}}', 1, True),
+        (f'{{{TWO}, "task": {{"type": "worker", "index": "0"}}}}', 2, True),
+        (f'{{{TWO}, "task": {{"type": "worker", "index": 1}}}}', 2, False),
+        (f'{{{TWO}, "task": {{"type": "worker"}}}}', 2, True),
+    ],
+)
+def test_clusters(monkeypatch, config, hosts, chief):
+    monkeypatch.setenv("TF_CONFIG", config)
+    assert (cluster.size(), cluster.is_chief()) == (hosts, chief)
+
+
+@pytest.mark.parametrize(
+    ("config", "found"),
+    [
+        ("{", "not JSON (Expecting property name enclosed in double quotes: line 1 column 2 (char 1))"),
+        ("host1:2222", "not JSON (Expecting value: line 1 column 1 (char 0))"),
+        ('["a:1"]', "not a JSON object"),
+        ('{"cluster": "a:1"}', "cluster is not a JSON object"),
+        (f'{{{TWO}, "task": 0}}', "task has no type, but cluster has only worker"),
+        (f'{{{TWO}, "task": 1}}', "task is not a JSON object"),
+        ('{"cluster": {"worker": "a:1"}}', 'worker is "a:1", not a list of addresses'),
+        ('{"cluster": {"worker": ["a", "b"]}}', 'worker has "a", not an address such as host1:2222'),
+        ('{"cluster": {"worker": [1, 2]}}', "worker has 1, not an address such as host1:2222"),
+        ('{"cluster": {"worker": ["a:1", "a:1"]}}', "cluster has a:1 twice"),
+        ('{"cluster": {"chief": ["a:1", "b:1"]}}', "cluster has more than one chief"),
+        ('{"cluster": {"ps": ["a:1"]}}', "cluster has the role 'ps', here all hosts are workers, or a chief"),
+        (f"{{{TWO}}}", "task has no type, but cluster has only worker"),
+        (f'{{{TWO}, "task": {{"type": "chief", "index": 0}}}}', 'task has the type "chief", but cluster has only worker'),
+        (f'{{{TWO}, "task": {{"type": "worker", "index": 2}}}}', "task has the index 2, but cluster has 2 of worker, counted from 0"),
+        (f'{{{TWO}, "task": {{"type": "worker", "index": -1}}}}', "task has the index -1, but cluster has 2 of worker, counted from 0"),
+        (f'{{{TWO}, "task": {{"type": "worker", "index": "b"}}}}', 'task has the index "b", not a whole number'),
+        (f'{{{TWO}, "task": {{"type": "evaluator", "index": 0}}}}', "task is an evaluator, but the first host evaluates; start none"),
+    ],
+)  # fmt: skip
+def test_unfit_clusters(monkeypatch, config, found):
+    monkeypatch.setenv("TF_CONFIG", config)
+    with pytest.raises(UserError) as caught:
+        cluster.size()
+    expected = f"TF_CONFIG: {found}; expected {FORM}, or no TF_CONFIG where one host trains alone"
+    assert str(caught.value) == expected
+
+
+@pytest.mark.parametrize("stage", ["run_pretraining", "run_classifier"])
+def test_an_unfit_cluster_is_told_before_anything_is_read(tmp_path, stage):
+    flags = ["--do_train", "--bert_dir=nowhere", "--input_file=x", f"--output_dir={tmp_path}/out"]
+    if stage == "run_classifier":
+        flags[2] = "--train_file=x"
+    result = run_stage(stage, *flags, env={**os.environ, "TF_CONFIG": "{"})
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr.startswith("error: TF_CONFIG: not JSON (")
+    assert len(result.stderr.splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_one_worker_alone_is_a_run_on_one_host(tmp_path, pretraining_data, model_dir):
+    config = '{"cluster": {"worker": ["localhost:2222"]}, "task": {"type": "worker", "index": 0}}'
+    flags = {
+        "input_file": pretraining_data,
+        "eval_file": pretraining_data,
+        "bert_dir": model_dir,
+        "output_dir": tmp_path / "out",
+        "num_train_steps": 2,
+        "train_batch_size": 4,
+        "max_eval_steps": 1,
+    }
+    switches = ("--do_train", "--do_eval", "--overwrite")
+    environment = {**os.environ, "TF_CONFIG": config}
+    result = run_stage("run_pretraining", flags, *switches, env=environment)
+    assert result.returncode == 0, result.stderr
+    assert "running on the CPU" in result.stderr
+    assert (tmp_path / "out/eval_results.txt").exists()
