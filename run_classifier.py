@@ -92,12 +92,9 @@ def _define_length_flags() -> None:
         [features.HEAD, features.TAIL, features.HEAD_TAIL],
         "What to keep of longer texts: the beginning, the end, or a quarter and the end.",
     )
-    flags.DEFINE_integer(
-        "window_stride",
-        None,
-        "Cut nothing: divide longer texts into windows that begin so many tokens apart, and take"
-        " the mean of their predictions.",
-        lower_bound=1,
+    cli.define_window_flags(
+        "each is trained on with the label of its text, and the mean of their outputs is the"
+        " prediction."
     )
 
 
@@ -171,15 +168,13 @@ def _define_prediction_flags() -> None:
 
 
 @dataclasses.dataclass(frozen=True)
-class Options(DataOptions, cli.ModelOptions, cli.TrainingOptions):
+class Options(DataOptions, cli.ModelOptions, cli.WindowOptions, cli.TrainingOptions):
     """The flags of this stage, by their names."""
 
     do_train: bool = False
     do_eval: bool = False
     do_predict: bool = False
-    max_seq_length: int = 128
     truncate: str = features.HEAD
-    window_stride: Optional[int] = None
     num_train_epochs: float = 3.0
     warmup_proportion: float = 0.1
     class_weights: Optional[list[str]] = None
@@ -212,7 +207,7 @@ class Options(DataOptions, cli.ModelOptions, cli.TrainingOptions):
             problems.append("--evaluate_every: not on several hosts; evaluate when it is trained")
         if self.oversample and self.class_weights:
             problems.append("--oversample and --class_weights: both for the same; choose one")
-        problems += self.training_problems()
+        problems += self.window_problems() + self.training_problems()
         cli.check(problems + self.missing_files("bert_config_file", "vocab_file"))
 
     def _own_model(self) -> Optional[str]:
@@ -303,7 +298,7 @@ def run_once(options: Options) -> dict[str, Any]:
         encoded.write,
         problem=data.problem,
         tokenizer=tokenizer,
-        cutting=encoded.Cutting(options.max_seq_length, options.truncate, options.window_stride),
+        cutting=encoded.Cutting(options.max_seq_length, options.truncate, options.doc_stride),
     )
 
     def path(name: str) -> str:

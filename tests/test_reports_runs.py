@@ -1,5 +1,6 @@
 """Cases from public reports about runs: what was passed, and the sentence or the value that comes."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -425,3 +426,37 @@ def test_one_worker_alone_is_a_run_on_one_host(tmp_path, pretraining_data, model
     assert result.returncode == 0, result.stderr
     assert "running on the CPU" in result.stderr
     assert (tmp_path / "out/eval_results.txt").exists()
+
+
+# --- Windows of long texts: one flag, by its new name and by its old one ---
+
+STAGES_WITH_WINDOWS = {
+    "run_classifier": {"train_file": "x.tsv", "output_dir": "out", "bert_dir": "nowhere"},
+    "extract_features": {"input_file": "x.txt", "output_file": "out.npz", "bert_dir": "nowhere"},
+}
+
+
+@pytest.mark.parametrize("name", ["doc_stride", "window_stride"])
+@pytest.mark.parametrize("stage", STAGES_WITH_WINDOWS)
+def test_windows_with_gaps_are_refused_everywhere(tmp_path, stage, name):
+    flags = {**STAGES_WITH_WINDOWS[stage], "max_seq_length": 16, name: 17}
+    result = run_stage(stage, flags, cwd=tmp_path)
+    assert (result.returncode, result.stderr) == (
+        1,
+        "error: --doc_stride=17 would leave out tokens between windows of --max_seq_length=16;"
+        " pass at most that\n",
+    )
+
+
+@pytest.mark.parametrize("module", [run_classifier, extract_features])
+def test_the_old_name_of_doc_stride(module):
+    flags = {"max_seq_length": 16, **STAGES_WITH_WINDOWS[module.__name__]}
+    assert module.Options(**flags).doc_stride == 0
+    for name in ("doc_stride", "window_stride"):
+        assert module.Options(**flags, **{name: 8}).doc_stride == 8
+        assert module.Options(**flags, **{name: 0}).doc_stride == 0
+        assert module.Options(**flags, **{name: 16}).doc_stride == 16
+    again = dataclasses.replace(module.Options(**flags, window_stride=8), max_seq_length=8)
+    assert again.doc_stride == 8
+    with pytest.raises(UserError, match="--window_stride=4 is the old name of --doc_stride=8"):
+        module.Options(**flags, doc_stride=8, window_stride=4)
