@@ -4,10 +4,12 @@ import dataclasses
 import json
 import os
 import shutil
+import subprocess
+import sys
 
 import pytest
 import tensorflow.compat.v1 as tf
-from conftest import GOLDEN, run_stage
+from conftest import GOLDEN, ROOT, run_stage
 
 import bert_toolkit
 import convert_checkpoint
@@ -460,3 +462,41 @@ def test_the_old_name_of_doc_stride(module):
     assert again.doc_stride == 8
     with pytest.raises(UserError, match="--window_stride=4 is the old name of --doc_stride=8"):
         module.Options(**flags, doc_stride=8, window_stride=4)
+
+
+# --- The published script's documented example ---
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("text", "vocab_file"),
+    [
+        (GOLDEN / "corpus.txt", GOLDEN / "vocab.txt"),
+        (ROOT / "sample_data/corpus.txt", ROOT / "sample_data/vocab.txt"),
+    ],
+)
+def test_instances_of_the_documented_flags_are_the_published_ones(tmp_path, text, vocab_file):
+    expected, found = tmp_path / "expected.tfrecord", tmp_path / "found.tfrecord"
+    script = ROOT / "benchmarks/plain_pretraining_data.py"
+    dupe_factor = "5"
+    subprocess.run([sys.executable, script, text, expected, vocab_file, dupe_factor], check=True)
+    flags = {
+        "input_file": text,
+        "output_file": found,
+        "vocab_file": vocab_file,
+        "do_lower_case": True,
+        "max_seq_length": 128,
+        "max_predictions_per_seq": 20,
+        "masked_lm_prob": 0.15,
+        "random_seed": 12345,
+        "dupe_factor": dupe_factor,
+    }
+    result = run_stage("create_pretraining_data", flags)
+    assert result.returncode == 0, result.stderr
+    published, ours = (
+        [tf.train.Example.FromString(record) for record in records.read_records(str(path))]
+        for path in (expected, found)
+    )
+    assert len(ours) == len(published) > 20
+    for number, (one, other) in enumerate(zip(published, ours)):
+        assert one == other, number
