@@ -127,7 +127,7 @@ def write(options: Options, model: Any, weights: Mapping[str, np.ndarray]) -> No
     assert options.output_dir
     assert model.init_checkpoint
     if model.vocab_file:
-        vocabulary = training_notes.Vocabulary.of(model.vocab_file, model.tokenizer().vocab)
+        vocabulary = training_notes.Vocabulary.of(model.vocab_file)
         training_notes.check_vocabulary(model.init_checkpoint, vocabulary)
     files.make_directory(options.output_dir, "output_dir")
     stored = hugging_face.stored_as(weights, options.dtype)

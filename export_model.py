@@ -110,9 +110,7 @@ def run(options: Options) -> str:
 
     exported = find(options)
     if exported.files.vocab_file:
-        vocabulary = training_notes.Vocabulary.of(
-            exported.files.vocab_file, exported.files.tokenizer().vocab
-        )
+        vocabulary = training_notes.Vocabulary.of(exported.files.vocab_file)
         training_notes.check_vocabulary(exported.checkpoint, vocabulary)
     if options.format == TFLITE:
         path = os.path.join(options.output_dir, "model.tflite")

@@ -101,7 +101,7 @@ def run(options: Options) -> Extension:
 
     model = model_dirs.find(options)
     tokenizer = model.tokenizer()
-    vocabulary = training_notes.Vocabulary.of(model.vocab_file, tokenizer.vocab)
+    vocabulary = training_notes.Vocabulary.of(model.vocab_file or "")
     training_notes.check_vocabulary(model.init_checkpoint or "", vocabulary)
     words = find_words(options, tokenizer)
     extension = extend(tokenizer, words, options.fill_unused)

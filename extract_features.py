@@ -267,7 +267,7 @@ def run(options: Options) -> int:
     if options.projector_dir and not one_vector:
         raise UserError("--projector_dir: a token is one point; pass --combine, or one of --layers")
     tokenizer = model.tokenizer()
-    vocabulary = training_notes.Vocabulary.of(model.vocab_file, tokenizer.vocab)
+    vocabulary = training_notes.Vocabulary.of(model.vocab_file or "")
     training_notes.check_vocabulary(model.init_checkpoint or "", vocabulary)
     layout = make_layout(options, layers)
     sink = Sinks(options, layout, made_from(options, model))

@@ -291,7 +291,7 @@ def run_once(options: Options) -> dict[str, Any]:
         checkpoints.leave_damaged(options.output_dir)
 
     tokenizer = model.tokenizer()
-    vocabulary = training_notes.Vocabulary.of(model.vocab_file, tokenizer.vocab)
+    vocabulary = training_notes.Vocabulary.of(model.vocab_file or "")
     made = classifier.Classifier(model, vocabulary, data, options)
     made.check_vocabulary(trains)
     write = functools.partial(

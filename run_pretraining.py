@@ -24,7 +24,6 @@ from bert_toolkit import cli, cluster, files, records, tokenizers
 from bert_toolkit.dynamic_masks import DynamicMasks
 from bert_toolkit.engine import DEFAULT_ENGINE, Engine
 from bert_toolkit.errors import UserError
-from tokenization import load_vocab
 
 # Instances among which the next one is drawn; the files were shuffled as a whole when they were
 # made.
@@ -150,9 +149,7 @@ def data_of(options: Options, path: str) -> Data:
     Raises:
       UserError: it is not for what the flags ask.
     """
-    note = records.read_note(path)
-    if note is None:
-        note = records.lengths(path)
+    note: dict[str, Any] = records.read_note(path) or {**records.lengths(path)}
     pairs = note.get("use_next_sentence", True)
     if options.use_next_sentence and not pairs:
         raise UserError(
@@ -202,7 +199,7 @@ def check_vocabularies(paths: list[str], model: Any, options: Options) -> None:
 
     latest = None if options.overwrite else tf.train.latest_checkpoint(options.output_dir)
     found = training_notes.vocabularies_of_data(paths)
-    given = options.vocab_file and training_notes.digest(load_vocab(options.vocab_file))
+    given = options.vocab_file and training_notes.Vocabulary.of(options.vocab_file).digest
     for vocabulary in found:
         if given and vocabulary.digest != given:
             raise UserError(
@@ -314,7 +311,7 @@ def _note(train_files: list[str], model: Any, options: Options) -> dict[str, Any
 
     vocabulary = next(iter(training_notes.vocabularies_of_data(train_files[:1])), None)
     if vocabulary is None and model.vocab_file:
-        vocabulary = training_notes.Vocabulary.of(model.vocab_file, load_vocab(model.vocab_file))
+        vocabulary = training_notes.Vocabulary.of(model.vocab_file)
     facts = training_notes.data_facts(
         train_files, ((os.path.basename(path), files.size(path)) for path in train_files)
     )

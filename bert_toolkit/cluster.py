@@ -93,7 +93,7 @@ def _own_place(task: Mapping[str, Any], roles: Mapping[str, list[str]]) -> tuple
     role, index = task.get("type"), task.get("index", 0)
     if role == "evaluator":
         raise _unfit("task is an evaluator, but the first host evaluates; start none")
-    if role not in roles:
+    if not isinstance(role, str) or role not in roles:
         what = "no type" if role is None else f"the type {json.dumps(role)}"
         raise _unfit(f"task has {what}, but cluster has only {' and '.join(roles)}")
     if isinstance(index, str) and index.isdigit():  # as shells give it

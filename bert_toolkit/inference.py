@@ -41,7 +41,7 @@ class Model:
         self.max_seq_length = positions if max_seq_length is None else max_seq_length
         model_dirs.check_length(self.max_seq_length, files)
         self.tokenizer = files.tokenizer()
-        vocabulary = training_notes.Vocabulary.of(files.vocab_file, self.tokenizer.vocab)
+        vocabulary = training_notes.Vocabulary.of(files.vocab_file or "")
         training_notes.check_vocabulary(checkpoint, vocabulary)
         with garbage_collection_paused(), tf.Graph().as_default() as graph:
             names = ("input_ids", "input_mask", "segment_ids")

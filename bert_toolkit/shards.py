@@ -214,6 +214,7 @@ def _write(
             note = {
                 **origin(recipe, shard),
                 **_special_ids(tokenizer),
+                "vocabulary_sha256": _entries_digest(recipe.vocab_file, recipe.vocab_sha256),
                 "records": writer.records,
                 "bytes": writer.bytes,
                 "summary": dataclasses.asdict(summary),
@@ -255,11 +256,16 @@ def origin(recipe: Recipe, shard: Shard) -> dict[str, Any]:
     }
 
 
+@functools.lru_cache(maxsize=1)
+def _entries_digest(vocab_file: str, digest: str) -> str:
+    """Returns the digest of the vocabulary's entries, which that of the file depends on."""
+    return training_notes.Vocabulary.of(vocab_file).digest
+
+
 def _special_ids(tokenizer: FullTokenizer) -> dict[str, Any]:
     vocabulary = masking.Vocabulary(tokenizer)
     return {
         "vocab_size": max(vocabulary.replacements) + 1,
-        "vocabulary_sha256": training_notes.digest(tokenizer.vocab),
         "special_ids": {"cls": vocabulary.cls, "sep": vocabulary.sep, "mask": vocabulary.mask},
     }
 

@@ -67,9 +67,10 @@ class Vocabulary:
     advice: str = "use"
 
     @classmethod
-    def of(cls, source: Optional[str], entries: Mapping[str, int]) -> "Vocabulary":
-        """Returns a vocabulary with all its entries."""
-        return cls(source or VOCABULARY, digest(entries), entries)
+    def of(cls, vocab_file: str) -> "Vocabulary":
+        """Reads the vocabulary of a file."""
+        entries = load_vocab(vocab_file)
+        return cls(vocab_file, digest(entries), entries)
 
 
 def digest(entries: Mapping[str, int]) -> str:
@@ -88,8 +89,7 @@ def vocabularies_of_data(paths: Iterable[str]) -> list[Vocabulary]:
         if key in found:
             continue
         if file and files.exists(file) and files.digest(file) == file_digest:
-            entries = load_vocab(file)
-            found[key] = Vocabulary(path, digest(entries), entries, MAKE_AGAIN)
+            found[key] = dataclasses.replace(Vocabulary.of(file), source=path, advice=MAKE_AGAIN)
         elif noted:
             found[key] = Vocabulary(path, noted, advice=MAKE_AGAIN)
     return list(found.values())
@@ -114,9 +114,9 @@ def mismatch(checkpoint: str, vocabulary: Vocabulary) -> Optional[str]:
     if noted == vocabulary.digest:
         return None
     own_file = os.path.join(directory, VOCABULARY)
-    own = _entries(own_file)
-    if own is not None and noted in (None, digest(own)):
-        return _difference(vocabulary, Vocabulary.of(own_file, own), directory)
+    own = _readable(own_file)
+    if own is not None and noted in (None, own.digest):
+        return _difference(vocabulary, own, directory)
     if noted is None:
         return None
     came_from = note.get("vocab_file")
@@ -150,9 +150,9 @@ def _difference(vocabulary: Vocabulary, own: Vocabulary, directory: str) -> Opti
     )
 
 
-def _entries(vocab_file: str) -> Optional[dict[str, int]]:
+def _readable(vocab_file: str) -> Optional[Vocabulary]:
     try:
-        return load_vocab(vocab_file) if files.exists(vocab_file) else None
+        return Vocabulary.of(vocab_file) if files.exists(vocab_file) else None
     except UserError:
         return None  # it is not the one to be used
 

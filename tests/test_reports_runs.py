@@ -19,7 +19,6 @@ import extend_vocab
 import extract_features
 import run_classifier
 import run_pretraining
-import tokenization
 from bert_toolkit import cluster, records, training_notes
 from bert_toolkit.errors import UserError
 
@@ -170,14 +169,13 @@ def test_what_counts_as_another_vocabulary(tmp_path, old, new, found):
     (tmp_path / "model").mkdir()
     (tmp_path / "model/vocab.txt").write_text(text)
     (tmp_path / "mine.txt").write_bytes(text.replace(old, new).encode())
-    entries = tokenization.load_vocab(str(tmp_path / "mine.txt"))
-    mine = training_notes.Vocabulary.of("mine.txt", entries)
+    mine = training_notes.Vocabulary.of(str(tmp_path / "mine.txt"))
     said = training_notes.mismatch(str(tmp_path / "model/model.ckpt-3"), mine)
     if found is None:
         assert said is None
     else:
         assert said == (
-            f"mine.txt: another vocabulary than that of the model in {tmp_path}/model"
+            f"{tmp_path}/mine.txt: another vocabulary than that of the model in {tmp_path}/model"
             f" {found} {tmp_path}/model/vocab.txt"
         )
 
