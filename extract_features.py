@@ -265,7 +265,9 @@ def run(options: Options) -> int:
     layers = parse_layers(options.layers, model.config.num_hidden_layers)
     one_vector = len(layers) == 1 or options.combine != "separate" or options.pooling != "none"
     if options.projector_dir and not one_vector:
-        raise UserError("--projector_dir: a token is one point; pass --combine, or one of --layers")
+        raise UserError(
+            "--projector_dir: a token is one point; pass --combine=mean, or one layer: --layers=-1"
+        )
     tokenizer = model.tokenizer()
     vocabulary = training_notes.Vocabulary.of(model.vocab_file or "")
     training_notes.check_vocabulary(model.init_checkpoint or "", vocabulary)

@@ -80,7 +80,7 @@ class Classifier:
             logging.warning(
                 "nothing to train: the run was stopped early before; raise"
                 " --early_stopping_patience to train on, or %s",
-                model_fns.to_begin_anew(),
+                checkpoints.to_begin_anew(),
             )
             return
         model_dirs.write(self.directory, self.model, self.problem.labels)
@@ -134,7 +134,9 @@ class Classifier:
         if not every:
             return []
         if dev is None:
-            raise UserError("--evaluate_every: nothing to evaluate on; pass --eval_file")
+            raise UserError(
+                "--evaluate_every: nothing to evaluate on; pass --eval_file or --eval_split"
+            )
         split = dev
 
         def evaluate(checkpoint: str) -> dict[str, float]:
@@ -331,7 +333,7 @@ def class_weights(data: Data, options: Any) -> Optional[list[float]]:
     if not wanted:
         return None
     if problem.kind == problems.REGRESSION:
-        raise UserError("--class_weights: numbers are to be predicted, not labels")
+        raise UserError("--class_weights: numbers are to be predicted, not labels; leave it out")
     if list(wanted) == ["balanced"]:
         if data.train is None:
             return None  # a matter of training only

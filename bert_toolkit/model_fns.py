@@ -170,16 +170,9 @@ def starting_step(
             num_train_steps,
             trained,
             flag,
-            to_begin_anew(),
+            checkpoints.to_begin_anew(),
         )
     else:
         say = logging.warning if differences else logging.info
         say("going on from %s: step %d of %d%s", latest, step, num_train_steps, trained)
     return step
-
-
-def to_begin_anew() -> str:
-    """Returns what to do for a new start, in words."""
-    if cluster.size() > 1:  # where --overwrite is refused
-        return "use another --output_dir to begin anew"
-    return "pass --overwrite to begin anew (another --output_dir keeps both)"

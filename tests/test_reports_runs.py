@@ -1,8 +1,10 @@
 """Cases from public reports about runs: what was passed, and the sentence or the value that comes."""
 
+import ast
 import dataclasses
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -498,3 +500,119 @@ def test_instances_of_the_documented_flags_are_the_published_ones(tmp_path, text
     assert len(ours) == len(published) > 20
     for number, (one, other) in enumerate(zip(published, ours)):
         assert one == other, number
+
+
+# --- Could the reader do what the sentence says, in this very command? ---
+
+
+def test_a_python_caller_is_told_of_arguments(tmp_path, model_dir):
+    config_file = model_dir / "bert_config.json"
+    trained = bert_toolkit.TextClassifier
+    cases = [
+        (bert_toolkit.Encoder, {"bert_dir": "nowhere"}, "bert_dir=nowhere: no such directory"),
+        (trained, {"model_dir": "nowhere"}, "nowhere: no task.json; expected a trained classifier"),
+        (
+            bert_toolkit.Encoder,
+            {"max_seq_length": 512},
+            f"max_seq_length=512, but {config_file} says max_position_embeddings 128; pass"
+            " max_seq_length=128 or less",
+        ),
+        (
+            bert_toolkit.Encoder,
+            {"layers": [-1, 2]},
+            "layers=-1,2: no layer 2; the model has 2, numbered 0 to 1 or -2 to -1",
+        ),
+        (
+            bert_toolkit.Encoder,
+            {"combine": "avg"},
+            "combine='avg': expected separate, concat, mean or sum",
+        ),
+        (
+            bert_toolkit.Encoder,
+            {"pooling": "none"},
+            "pooling='none': expected cls, mean, max or mean_max",
+        ),
+        (
+            bert_toolkit.Encoder,
+            {"init_checkpoint": "nowhere"},
+            "init_checkpoint=nowhere: no checkpoint there; expected a prefix such as"
+            " bert_model.ckpt, its .index file, a directory or a model.safetensors",
+        ),
+    ]
+    for function, arguments, message in cases:
+        name = "model_dir" if function is trained else "bert_dir"
+        with pytest.raises(UserError) as caught:
+            function(**{name: str(model_dir), **arguments})
+        assert str(caught.value) == message
+    (model_dir / "task.json").write_text('{"problem_type": "single_label", "labels": ["0", "1"]}')
+    tf.train.update_checkpoint_state(str(model_dir), str(model_dir / "bert_model.ckpt"))
+    config_file.rename(tmp_path / "config")
+    with pytest.raises(UserError) as caught:
+        trained(str(model_dir))
+    expected = f"model_dir={model_dir}: no bert_config.json or config.json in it"
+    assert str(caught.value) == expected
+
+
+COMMANDS = (
+    "build_vocab convert_checkpoint create_pretraining_data export_model extend_vocab"
+    " extract_features run_baselines run_classifier run_pretraining"
+).split()
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_names_its_own_flags_only(command):
+    """The sentences in a command's own file; those of the package are for several commands."""
+    listed = set(re.findall(r"^  --(?:\[no\])?(\w+)", run_stage(command, "--help").stdout, re.M))
+    tree = ast.parse((ROOT / f"{command}.py").read_text(encoding="utf-8"))
+    texts = [
+        node.value
+        for call in ast.walk(tree)
+        if isinstance(call, (ast.Call, ast.Yield))
+        for node in ast.walk(call)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    ]
+    named = {name for name in re.findall(r"--(\w+)", " ".join(texts)) if not name.endswith("_")}
+    named = {name if name in listed else name.removeprefix("no") for name in named}
+    assert named - listed - FLAGS_OF_OTHERS == set()
+
+
+# Named with the program that has them.
+FLAGS_OF_OTHERS = {"direct_num_workers", "direct_running_mode", "logdir", "model_config_file"}
+
+
+@pytest.mark.parametrize(
+    ("stage", "flags", "message"),
+    [
+        (
+            "create_pretraining_data",
+            {"input_file": "x", "vocab_file": "v", "output_file": "taken/a/b.tfrecord"},
+            "taken/a: cannot make this directory: Not a directory",
+        ),
+        (
+            "create_pretraining_data",
+            {"input_file": "x", "vocab_file": "v", "output_file": "taken/b.tfrecord"},
+            "taken: a file; expected a directory to write to",
+        ),
+        (
+            "export_model",
+            {"bert_dir": "m", "output_dir": "o", "pooling": "none", "normalize": "true"},
+            "--normalize goes with --pooling=cls, mean, max or mean_max",
+        ),
+    ],
+)
+def test_sentences(tmp_path, stage, flags, message):
+    for name in ("x", "taken"):
+        (tmp_path / name).write_text("a sentence\n\nanother\n")
+    shutil.copy(GOLDEN / "vocab.txt", tmp_path / "v")
+    result = run_stage(stage, flags, cwd=tmp_path)
+    assert (result.returncode, result.stderr.splitlines()[-1]) == (1, f"error: {message}")
+
+
+@pytest.mark.slow
+def test_baselines_name_the_program_that_has_the_flags(tmp_path):
+    rows = [*["good text\t1"] * 40, *["bad text\t0"] * 3]
+    (tmp_path / "train.tsv").write_text("\n".join(["sentence\tlabel", *rows]) + "\n")
+    flags = {"train_file": tmp_path / "train.tsv", "eval_split": 0.4}
+    result = run_stage("run_baselines", flags)
+    assert result.returncode == 0, result.stderr
+    assert "run_classifier's --class_weights=balanced or --oversample may help" in result.stderr
