@@ -380,7 +380,7 @@ def _imbalance(data: Data) -> list[str]:
     if rare:
         lines.append(
             f"train: {', '.join(rare[:5])} much rarer than the most frequent label;"
-            " run_classifier's --class_weights=balanced or --oversample may help, and f1_macro tells"
-            " more than accuracy"
+            " --class_weights=balanced or --oversample of run_classifier may help, and f1_macro"
+            " tells more than accuracy"
         )
     return lines

@@ -194,7 +194,10 @@ def data_facts(paths: Sequence[str], content: Iterable[Any]) -> dict[str, Any]:
 
 
 def write(directory: str, note: Mapping[str, Any]) -> None:
-    """Puts a note beside a model."""
+    """Puts a note beside a model; where training goes on there, it started where it did before."""
+    start = note["init_checkpoint"]
+    if start and _is_in(start, directory):
+        note = {**note, "init_checkpoint": read(directory).get("init_checkpoint", start)}
     files.write_text(os.path.join(directory, FILE), json.dumps(note, indent=2) + "\n")
 
 

@@ -615,4 +615,4 @@ def test_baselines_name_the_program_that_has_the_flags(tmp_path):
     flags = {"train_file": tmp_path / "train.tsv", "eval_split": 0.4}
     result = run_stage("run_baselines", flags)
     assert result.returncode == 0, result.stderr
-    assert "run_classifier's --class_weights=balanced or --oversample may help" in result.stderr
+    assert "--class_weights=balanced or --oversample of run_classifier may help" in result.stderr
