@@ -122,10 +122,13 @@ def read(options: Options, checkpoint: str) -> dict[str, np.ndarray]:
 
 def write(options: Options, model: Any, weights: Mapping[str, np.ndarray]) -> None:
     """Writes the model directory."""
-    from bert_toolkit import checkpoints, hugging_face, model_dirs
+    from bert_toolkit import checkpoints, hugging_face, model_dirs, training_notes
 
     assert options.output_dir
     assert model.init_checkpoint
+    if model.vocab_file:
+        vocabulary = training_notes.Vocabulary.of(model.vocab_file)
+        training_notes.check_vocabulary(model.init_checkpoint, vocabulary)
     files.make_directory(options.output_dir, "output_dir")
     stored = hugging_face.stored_as(weights, options.dtype)
     labels, kind = labels_of(os.path.dirname(model.init_checkpoint), model.config)

@@ -328,11 +328,12 @@ def _warn_of_few_predictions(settings: masking.Settings) -> None:
     if settings.max_predictions_per_seq < 0.9 * expected:
         logging.warning(
             "--max_predictions_per_seq=%d limits masking: --masked_lm_prob=%g of %d tokens would"
-            " be %d",
+            " be %d; pass --max_predictions_per_seq=%d for all",
             settings.max_predictions_per_seq,
             settings.masked_lm_prob,
             settings.max_seq_length,
             round(expected),
+            math.ceil(expected),
         )
 
 

@@ -93,7 +93,7 @@ class Options(cli.ModelOptions):
         if self.with_text and self.format == TFLITE:
             problems.append("--with_text: .tflite takes token ids only")
         if self.normalize and self.pooling == "none":
-            problems.append("--normalize goes with --pooling")
+            problems.append("--normalize goes with --pooling=cls, mean, max or mean_max")
         if "://" in self.output_dir:
             problems.append(f"--output_dir={self.output_dir}: export here, then copy the directory")
         cli.check(problems)
@@ -106,9 +106,12 @@ def run(options: Options) -> str:
       UserError: the model cannot be used.
     """
     files.make_directory(options.output_dir, "output_dir")
-    from bert_toolkit import model_dirs, serving
+    from bert_toolkit import model_dirs, serving, training_notes
 
     exported = find(options)
+    if exported.files.vocab_file:
+        vocabulary = training_notes.Vocabulary.of(exported.files.vocab_file)
+        training_notes.check_vocabulary(exported.checkpoint, vocabulary)
     if options.format == TFLITE:
         path = os.path.join(options.output_dir, "model.tflite")
         serving.write_tflite(exported, path, options.dtype)
@@ -149,7 +152,7 @@ def wants_text(options: Options, exported: Any) -> bool:
 
     if options.with_text is not None:
         if options.with_text and not exported.files.vocab_file:
-            raise UserError("--with_text needs --vocab_file (or --bert_dir)")
+            raise UserError("--with_text needs the vocabulary; pass --vocab_file")
         return options.with_text
     try:
         graph_text.import_tensorflow_text()

@@ -97,10 +97,12 @@ def run(options: Options) -> Extension:
     Raises:
       UserError: an input cannot be used, or there is no word to add.
     """
-    from bert_toolkit import checkpoints, model_dirs
+    from bert_toolkit import checkpoints, model_dirs, training_notes
 
     model = model_dirs.find(options)
     tokenizer = model.tokenizer()
+    vocabulary = training_notes.Vocabulary.of(model.vocab_file or "")
+    training_notes.check_vocabulary(model.init_checkpoint or "", vocabulary)
     words = find_words(options, tokenizer)
     extension = extend(tokenizer, words, options.fill_unused)
     if not extension.pieces:

@@ -154,14 +154,7 @@ def define_vector_flags() -> None:
             "Longest sequence in tokens, [CLS] and [SEP] included; longer lines are cut.",
             lower_bound=4,
         )
-        flags.DEFINE_integer(
-            "window_stride",
-            0,
-            "Do not cut long lines, but read them in windows of --max_seq_length, so many tokens"
-            " from one to the next; each token is taken from where it has most text around it. Half"
-            " of --max_seq_length is a good choice; 0 cuts. Of a pair, the second text is read so.",
-            lower_bound=0,
-        )
+        cli.define_window_flags("each token is taken from where it has most text around it.")
     with cli.group("Neighbours"):
         flags.DEFINE_string(
             "queries_file",
@@ -179,7 +172,7 @@ def define_vector_flags() -> None:
 
 
 @dataclasses.dataclass(frozen=True)
-class Options(cli.ModelOptions, cli.DeviceOptions):
+class Options(cli.ModelOptions, cli.WindowOptions, cli.DeviceOptions):
     """The flags of this stage, by their names."""
 
     input_file: str = ""
@@ -195,8 +188,6 @@ class Options(cli.ModelOptions, cli.DeviceOptions):
     pooling: str = "none"
     pool_special_tokens: bool = True
     normalize: bool = False
-    max_seq_length: int = 128
-    window_stride: int = 0
     queries_file: Optional[str] = None
     num_neighbors: int = 5
     projector_dir: Optional[str] = None
@@ -227,11 +218,7 @@ class Options(cli.ModelOptions, cli.DeviceOptions):
             yield f"--word_vector={self.word_vector} goes with --align=words or spaces"
         if self.queries_file and not pooled:
             yield "--queries_file compares lines; pass --pooling=mean, for example"
-        if self.window_stride > self.max_seq_length:
-            yield (
-                f"--window_stride={self.window_stride} would leave out tokens between windows of"
-                f" --max_seq_length={self.max_seq_length}"
-            )
+        yield from self.window_problems()
 
     def _output_problems(self) -> Iterator[str]:
         """Yields a sentence for everything about the output that does not go together."""
@@ -264,15 +251,26 @@ def run(options: Options) -> int:
     """
     # TensorFlow is imported when a model is needed, so that --help and mistakes answer at once.
     check_files(options)
-    from bert_toolkit import checkpoints, estimators, model_dirs, model_fns, vectors
+    from bert_toolkit import (
+        checkpoints,
+        estimators,
+        model_dirs,
+        model_fns,
+        training_notes,
+        vectors,
+    )
 
     model = model_dirs.find(options)
     model_dirs.check_length(options.max_seq_length, model)
     layers = parse_layers(options.layers, model.config.num_hidden_layers)
     one_vector = len(layers) == 1 or options.combine != "separate" or options.pooling != "none"
     if options.projector_dir and not one_vector:
-        raise UserError("--projector_dir: a token is one point; pass --combine, or one of --layers")
+        raise UserError(
+            "--projector_dir: a token is one point; pass --combine=mean, or one layer: --layers=-1"
+        )
     tokenizer = model.tokenizer()
+    vocabulary = training_notes.Vocabulary.of(model.vocab_file or "")
+    training_notes.check_vocabulary(model.init_checkpoint or "", vocabulary)
     layout = make_layout(options, layers)
     sink = Sinks(options, layout, made_from(options, model))
     line_input = lines.LineInput(
@@ -283,7 +281,7 @@ def run(options: Options) -> int:
         tokenizer,
         lines.Encoding(
             options.max_seq_length,
-            options.window_stride,
+            options.doc_stride,
             options.align,
             options.pool_special_tokens,
         ),
@@ -346,9 +344,10 @@ def made_from(options: Options, model: Any) -> dict[str, Any]:
     """
     names = (
         "input_file format output_file dtype lines_per_shard layers combine align word_vector"
-        " pooling pool_special_tokens normalize max_seq_length window_stride precision"
+        " pooling pool_special_tokens normalize max_seq_length precision"
     )
     facts = {name: getattr(options, name) for name in names.split()}
+    facts["window_stride"] = options.doc_stride  # as runs of earlier versions have it
     for name in ("init_checkpoint", "vocab_file", "config_file"):
         facts[name] = getattr(model, name)
     facts |= dataclasses.asdict(model.rules)

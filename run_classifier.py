@@ -92,12 +92,9 @@ def _define_length_flags() -> None:
         [features.HEAD, features.TAIL, features.HEAD_TAIL],
         "What to keep of longer texts: the beginning, the end, or a quarter and the end.",
     )
-    flags.DEFINE_integer(
-        "window_stride",
-        None,
-        "Cut nothing: divide longer texts into windows that begin so many tokens apart, and take"
-        " the mean of their predictions.",
-        lower_bound=1,
+    cli.define_window_flags(
+        "each is trained on with the label of its text, and the mean of their outputs is the"
+        " prediction."
     )
 
 
@@ -171,15 +168,13 @@ def _define_prediction_flags() -> None:
 
 
 @dataclasses.dataclass(frozen=True)
-class Options(DataOptions, cli.ModelOptions, cli.TrainingOptions):
+class Options(DataOptions, cli.ModelOptions, cli.WindowOptions, cli.TrainingOptions):
     """The flags of this stage, by their names."""
 
     do_train: bool = False
     do_eval: bool = False
     do_predict: bool = False
-    max_seq_length: int = 128
     truncate: str = features.HEAD
-    window_stride: Optional[int] = None
     num_train_epochs: float = 3.0
     warmup_proportion: float = 0.1
     class_weights: Optional[list[str]] = None
@@ -212,7 +207,7 @@ class Options(DataOptions, cli.ModelOptions, cli.TrainingOptions):
             problems.append("--evaluate_every: not on several hosts; evaluate when it is trained")
         if self.oversample and self.class_weights:
             problems.append("--oversample and --class_weights: both for the same; choose one")
-        problems += self.training_problems()
+        problems += self.window_problems() + self.training_problems()
         cli.check(problems + self.missing_files("bert_config_file", "vocab_file"))
 
     def _own_model(self) -> Optional[str]:
@@ -259,7 +254,15 @@ def run(options: Options) -> dict[str, Any]:
 
 def run_once(options: Options) -> dict[str, Any]:
     """Does all for one seed."""
-    from bert_toolkit import checkpoints, classifier, datasets, encoded, model_dirs, selection
+    from bert_toolkit import (
+        checkpoints,
+        classifier,
+        datasets,
+        encoded,
+        model_dirs,
+        selection,
+        training_notes,
+    )
 
     trains, evaluates, predicts = options.actions()
     task = options.task()
@@ -287,11 +290,15 @@ def run_once(options: Options) -> dict[str, Any]:
     else:
         checkpoints.leave_damaged(options.output_dir)
 
+    tokenizer = model.tokenizer()
+    vocabulary = training_notes.Vocabulary.of(model.vocab_file or "")
+    made = classifier.Classifier(model, vocabulary, data, options)
+    made.check_vocabulary(trains)
     write = functools.partial(
         encoded.write,
         problem=data.problem,
-        tokenizer=model.tokenizer(),
-        cutting=encoded.Cutting(options.max_seq_length, options.truncate, options.window_stride),
+        tokenizer=tokenizer,
+        cutting=encoded.Cutting(options.max_seq_length, options.truncate, options.doc_stride),
     )
 
     def path(name: str) -> str:
@@ -309,7 +316,6 @@ def run_once(options: Options) -> dict[str, Any]:
         for s, rows in data.test.items()
     }
 
-    made = classifier.Classifier(model, data, options)
     if train:
         made.train(train, dev.get(""))
     if not cluster.is_chief():

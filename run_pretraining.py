@@ -53,15 +53,13 @@ def define_flags() -> None:
         flags.DEFINE_integer(
             "max_seq_length",
             None,
-            "Longest sequence in tokens; unless given, what the data's note says, else as published"
-            " (default: 128)",
+            "Longest sequence in tokens; unless given, what the data has.",
             lower_bound=5,
         )
         flags.DEFINE_integer(
             "max_predictions_per_seq",
             None,
-            "Most masked tokens in a sequence; unless given, what the data's note says, else as"
-            " published (default: 20)",
+            "Most masked tokens in a sequence; unless given, what the data has.",
             lower_bound=1,
         )
         flags.DEFINE_boolean(
@@ -128,7 +126,7 @@ class Options(cli.ModelOptions, cli.TrainingOptions):
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-    """What pretraining data is like: from the flags, else from its note, else as published."""
+    """What pretraining data is like: from the flags, else from its note, else its first record."""
 
     max_seq_length: int
     max_predictions_per_seq: int
@@ -151,7 +149,7 @@ def data_of(options: Options, path: str) -> Data:
     Raises:
       UserError: it is not for what the flags ask.
     """
-    note = records.read_note(path) or {}
+    note: dict[str, Any] = records.read_note(path) or {**records.lengths(path)}
     pairs = note.get("use_next_sentence", True)
     if options.use_next_sentence and not pairs:
         raise UserError(
@@ -177,6 +175,45 @@ def data_of(options: Options, path: str) -> Data:
     )
 
 
+def check_alike(data: Data, path: str, other: Data, other_path: str) -> None:
+    """Raises a UserError if the data to evaluate on is of another kind than that to train on."""
+    for field in dataclasses.fields(Data):
+        ours, theirs = getattr(data, field.name), getattr(other, field.name)
+        if ours != theirs:
+            name = "static_masks and masking" if field.name == "masks" else field.name
+            raise UserError(
+                f"{other_path} and {path} were made with other values of {name}; make one of them"
+                " again with the flags of the other"
+            )
+
+
+def check_vocabularies(paths: list[str], model: Any, options: Options) -> None:
+    """Compares the vocabulary that data was made with to that of the model.
+
+    Raises:
+      UserError: they are not the same; a model to start from may have another than --vocab_file.
+    """
+    import tensorflow.compat.v1 as tf
+
+    from bert_toolkit import training_notes
+
+    latest = None if options.overwrite else tf.train.latest_checkpoint(options.output_dir)
+    found = training_notes.vocabularies_of_data(paths)
+    given = options.vocab_file and training_notes.Vocabulary.of(options.vocab_file).digest
+    for vocabulary in found:
+        if given and vocabulary.digest != given:
+            raise UserError(
+                f"--vocab_file={options.vocab_file}: not the vocabulary that {vocabulary.source}"
+                " was made with; leave the flag out, or make the data again"
+            )
+        checkpoint = latest or model.init_checkpoint or ""
+        difference = training_notes.mismatch(checkpoint, vocabulary) if checkpoint else None
+        if difference and (latest or not given or not options.do_train):
+            raise UserError(difference)
+        if difference:
+            logging.warning("%s", difference)
+
+
 def run(options: Options) -> dict[str, Any]:
     """Trains and evaluates as asked; returns the metrics of the evaluation, or {}.
 
@@ -190,11 +227,14 @@ def run(options: Options) -> dict[str, Any]:
     train_files = _expand(options.input_file, "input_file") if options.do_train else []
     eval_files = _eval_files(options) if options.do_eval else []
     data = data_of(options, (train_files or eval_files)[0])
-    model_dirs.check_length(data.max_seq_length, model)
+    first = (train_files or eval_files)[0]
+    model_dirs.check_length(data.max_seq_length, model, None if options.max_seq_length else first)
+    lengths = ("max_seq_length", "max_predictions_per_seq")
+    chosen_by = {name: first for name in lengths if getattr(options, name) is None}
     for paths in filter(None, (train_files, eval_files)):
-        if data_of(options, paths[0]) != data:
-            raise UserError(f"{paths[0]} and {train_files[0]} were made with different flags")
-        records.check_data(paths, data.schema(), model.config.vocab_size)
+        records.check_data(paths, data.schema(), model.config.vocab_size, chosen_by)
+        check_alike(data, first, data_of(options, paths[0]), paths[0])
+        check_vocabularies(paths, model, options)
     files.make_directory(options.output_dir, "output_dir")
     if options.do_train:
         checkpoints.begin(options.output_dir, options.resume, options.overwrite)
@@ -238,9 +278,14 @@ def _eval_files(options: Options) -> list[str]:
 
 def train(runner, train_files: list[str], data: Data, model, options: Options) -> None:
     """Trains from where --output_dir stands to --num_train_steps."""
-    from bert_toolkit import model_dirs, model_fns
+    from bert_toolkit import model_dirs, model_fns, training_notes
 
-    step = model_fns.starting_step(options.output_dir, options.num_train_steps)
+    model = _with_tokenization(model, train_files)
+    note = _note(train_files, model, options)
+    differences = training_notes.differences(options.output_dir, note)
+    step = model_fns.starting_step(
+        options.output_dir, options.num_train_steps, "num_train_steps", differences
+    )
     if step >= options.num_train_steps:
         return
     reading = records.Reading(
@@ -249,7 +294,8 @@ def train(runner, train_files: list[str], data: Data, model, options: Options) -
         seed=options.seed,
         static_shapes=options.static_shapes,
     )
-    model_dirs.write(options.output_dir, _with_tokenization(model, train_files))
+    model_dirs.write(options.output_dir, model)
+    training_notes.write(options.output_dir, note)
     runner.train(
         records.RecordInput(train_files, data.schema(), reading, data.masks),
         options.num_train_steps,
@@ -257,6 +303,19 @@ def train(runner, train_files: list[str], data: Data, model, options: Options) -
     logging.info(
         "trained to step %d; the model is in %s", options.num_train_steps, options.output_dir
     )
+
+
+def _note(train_files: list[str], model: Any, options: Options) -> dict[str, Any]:
+    """Returns what is noted of this training; data is told by names and sizes."""
+    from bert_toolkit import training_notes
+
+    vocabulary = next(iter(training_notes.vocabularies_of_data(train_files[:1])), None)
+    if vocabulary is None and model.vocab_file:
+        vocabulary = training_notes.Vocabulary.of(model.vocab_file)
+    facts = training_notes.data_facts(
+        train_files, ((os.path.basename(path), files.size(path)) for path in train_files)
+    )
+    return training_notes.make(vocabulary, facts, model.init_checkpoint, options)
 
 
 def _with_tokenization(model, train_files: list[str]):

@@ -649,7 +649,7 @@ def validate_case_matches_checkpoint(do_lower_case: bool, init_checkpoint: str) 
     wanted: Sequence[str] = _CASED_MODELS if do_lower_case else _UNCASED_MODELS
     if name in wanted:
         raise UserError(
-            f"--do_lower_case={do_lower_case}, but --init_checkpoint={init_checkpoint} is a"
+            f"text is {'' if do_lower_case else 'not '}lower-cased, but {init_checkpoint} is a"
             f" {'cased' if do_lower_case else 'lower-cased'} model ({name});"
             f" pass --do_lower_case={not do_lower_case}"
         )

@@ -93,7 +93,9 @@ def reject(
       UserError: the flag is neither, or the problem is not one of one label.
     """
     if problem.kind != SINGLE:
-        raise UserError(f"--reject_below is for one label a text, this is {problem.kind}")
+        raise UserError(
+            f"--reject_below is for one label a text, this is {problem.kind}; leave it out"
+        )
     share = below.endswith("%")
     try:
         number = float(below.removesuffix("%"))

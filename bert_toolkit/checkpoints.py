@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 from absl import logging
 
-from bert_toolkit import files, object_checkpoints
+from bert_toolkit import cluster, files, object_checkpoints
 from bert_toolkit.errors import UserError
 
 SAFETENSORS = "model.safetensors"
@@ -145,9 +145,16 @@ def begin(directory: str, resume: bool, overwrite: bool) -> None:
     latest = tf.train.latest_checkpoint(directory)
     if latest and not resume:
         raise UserError(
-            f"--noresume, but {latest} is there; pass --resume to go on from it, --overwrite to"
-            " begin anew, or another --output_dir"
+            f"--noresume, but {latest} is there; pass --resume to go on from it, or"
+            f" {to_begin_anew()}"
         )
+
+
+def to_begin_anew() -> str:
+    """Returns what to do for a new start, in words."""
+    if cluster.size() > 1:  # where --overwrite is refused
+        return "use another --output_dir to begin anew"
+    return "pass --overwrite to begin anew (another --output_dir keeps both)"
 
 
 def leave_damaged(directory: str) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any, Optional
 
 import numpy as np
+import tensorflow.compat.v1 as tf
 from absl import logging
 
 from bert_toolkit import (
@@ -25,6 +26,7 @@ from bert_toolkit import (
     results,
     scores,
     selection,
+    training_notes,
 )
 from bert_toolkit.datasets import Data
 from bert_toolkit.encoded import EncodedSplit
@@ -38,9 +40,16 @@ WORST = 100
 class Classifier:
     """A model for a data set, in an output directory."""
 
-    def __init__(self, model: model_dirs.ModelFiles, data: Data, options: Any):
+    def __init__(
+        self,
+        model: model_dirs.ModelFiles,
+        vocabulary: training_notes.Vocabulary,
+        data: Data,
+        options: Any,
+    ):
         """Takes what is needed; `options` are those of run_classifier.py."""
         self.model, self.data, self.options = model, data, options
+        self._vocabulary = vocabulary
         self.problem = data.problem
         self.directory = options.output_dir
         loss = classifier_network.Loss(class_weights(data, options), options.label_smoothing)
@@ -61,16 +70,32 @@ class Classifier:
                 f"{options.num_train_epochs:g} make no step of"
                 f" --train_batch_size={options.train_batch_size}"
             )
-        if model_fns.starting_step(self.directory, steps) >= steps:
+        note = self._note()
+        differences = training_notes.differences(self.directory, note)
+        if model_fns.starting_step(self.directory, steps, "num_train_epochs", differences) >= steps:
             return
         listeners = self._selection(rows, dev)
         if any(listener.is_over() for listener in listeners):
-            logging.warning("nothing to train: the run was stopped early before")
+            logging.warning(
+                "nothing to train: the run was stopped early before; raise"
+                " --early_stopping_patience to train on, or %s",
+                checkpoints.to_begin_anew(),
+            )
             return
         model_dirs.write(self.directory, self.model, self.problem.labels)
+        training_notes.write(self.directory, note)
         datasets.store(self.directory, self.data)
         self._optimise(train, steps, listeners)
         logging.info("trained; the model is in %s", self.directory)
+
+    def _note(self) -> dict[str, Any]:
+        """Returns what is noted of this training."""
+        assert self.data.train is not None
+        data = training_notes.data_facts(
+            [self.options.train_file or self.options.data_dir],
+            (example[1:4] for example in self.data.train),
+        )
+        return training_notes.make(self._vocabulary, data, self.model.init_checkpoint, self.options)
 
     def _optimise(self, train: EncodedSplit, steps: int, listeners: Sequence) -> None:
         options = self.options
@@ -108,7 +133,9 @@ class Classifier:
         if not every:
             return []
         if dev is None:
-            raise UserError("--evaluate_every: nothing to evaluate on; pass --eval_file")
+            raise UserError(
+                "--evaluate_every: nothing to evaluate on; pass --eval_file or --eval_split"
+            )
         split = dev
 
         def evaluate(checkpoint: str) -> dict[str, float]:
@@ -251,7 +278,25 @@ class Classifier:
     # --- Running the model ---
 
     def _checkpoint(self) -> str:
-        return selection.find(self.directory, self.options.checkpoint, self.model.init_checkpoint)
+        found = selection.find(self.directory, self.options.checkpoint, self.model.init_checkpoint)
+        training_notes.check_vocabulary(found, self._vocabulary)
+        return found
+
+    def check_vocabulary(self, trains: bool) -> None:
+        """Compares the vocabulary with that of the model to start from, or to use.
+
+        Raises:
+          UserError: the model in the output directory, or the one to use, has another one.
+        """
+        latest = tf.train.latest_checkpoint(self.directory)
+        if not trains:
+            self._checkpoint()
+        elif latest:
+            training_notes.check_vocabulary(latest, self._vocabulary)
+        elif self.model.init_checkpoint:
+            found = training_notes.mismatch(self.model.init_checkpoint, self._vocabulary)
+            if found:
+                logging.warning("%s", found)
 
     def _logits(
         self, split: EncodedSplit, checkpoint: str, batch_size: int, what: str
@@ -288,7 +333,7 @@ def class_weights(data: Data, options: Any) -> Optional[list[float]]:
     if not wanted:
         return None
     if problem.kind == problems.REGRESSION:
-        raise UserError("--class_weights: numbers are to be predicted, not labels")
+        raise UserError("--class_weights: numbers are to be predicted, not labels; leave it out")
     if list(wanted) == ["balanced"]:
         if data.train is None:
             return None  # a matter of training only

@@ -18,7 +18,7 @@ from typing import Any, NoReturn, Optional, TypeVar
 
 from absl import flags, logging
 
-from bert_toolkit import tensorflow_start
+from bert_toolkit import cluster, tensorflow_start
 from bert_toolkit.engine import DEFAULT_ENGINE, TPU_ENGINE, Engine
 from bert_toolkit.errors import UserError
 
@@ -138,6 +138,19 @@ def define_rule_flags() -> None:
     )
 
 
+def define_window_flags(effect: str) -> None:
+    """Flags that say how texts longer than a sequence are read."""
+    flags.DEFINE_integer(
+        "doc_stride",
+        0,
+        "Do not cut texts that are longer than --max_seq_length, but read them in windows of that"
+        f" length that begin so many tokens apart; {effect} Half of --max_seq_length is a good"
+        " choice; 0 cuts. Of a pair, the second text is read so.",
+        lower_bound=0,
+    )
+    flags.DEFINE_alias("window_stride", "doc_stride")  # its name in earlier versions
+
+
 def define_model_flags(init_checkpoint_help: str) -> None:
     """Flags that name the model's files."""
     flags.DEFINE_string(
@@ -186,6 +199,35 @@ class ModelOptions(TokenizerOptions):
         return [
             f"--{name} is required (or --bert_dir)" for name in names if not getattr(self, name)
         ]
+
+
+@dataclasses.dataclass(frozen=True)
+class WindowOptions:
+    """The flags of a text's length; the options of a stage that reads texts build on it.
+
+    Attributes:
+      max_seq_length: longest sequence in tokens.
+      doc_stride: tokens from the beginning of a window to that of the next; 0 to cut texts.
+      window_stride: the name of doc_stride in earlier versions.
+    """
+
+    max_seq_length: int = 128
+    doc_stride: int = 0
+    window_stride: Optional[int] = None
+
+    def window_problems(self) -> list[str]:
+        """Takes the old name for the new one; returns a sentence for what does not go together."""
+        before = self.window_stride
+        object.__setattr__(self, "window_stride", None)
+        if before and self.doc_stride not in (0, before):
+            return [f"--window_stride={before} is the old name of --doc_stride={self.doc_stride}"]
+        object.__setattr__(self, "doc_stride", before or self.doc_stride)
+        if self.doc_stride > self.max_seq_length:
+            return [
+                f"--doc_stride={self.doc_stride} would leave out tokens between windows of"
+                f" --max_seq_length={self.max_seq_length}; pass at most that"
+            ]
+        return []
 
 
 @dataclasses.dataclass(frozen=True)
@@ -276,7 +318,7 @@ class TrainingOptions(DeviceOptions, CheckpointOptions):
             problems.append(
                 f"--profile_steps={','.join(steps)}: expected the first and the last step: 10,15"
             )
-        if self.overwrite and os.environ.get("TF_CONFIG"):
+        if cluster.size() > 1 and self.overwrite:
             problems.append(
                 "--overwrite: not on several hosts, where one might remove what another has"
                 " written; empty --output_dir first"

@@ -114,7 +114,7 @@ def unpacked(paths: Sequence[str], directory: str) -> Iterator[list[str]]:
 def _unpack(path: str, copy: str) -> None:
     logging.info("unpacking %s to %s", path, os.path.dirname(copy) or ".")
     if os.path.dirname(copy):
-        files.make_directory(os.path.dirname(copy), "output_file")
+        files.make_directory(os.path.dirname(copy))
     with (
         files.open_binary(path, "rb") as raw,
         gzip.GzipFile(fileobj=raw) as reader,

@@ -504,7 +504,8 @@ def _imbalance(data: Data) -> list[str]:
         lines.append(f"train: no row has the label {', '.join(absent[:5])}; it cannot be learned")
     if rare:
         lines.append(
-            f"train: {', '.join(rare[:5])} much rarer than the most frequent label; --class_weights"
-            "=balanced or --oversample may help, and f1_macro tells more than accuracy"
+            f"train: {', '.join(rare[:5])} much rarer than the most frequent label;"
+            " --class_weights=balanced or --oversample of run_classifier may help, and f1_macro"
+            " tells more than accuracy"
         )
     return lines

@@ -25,19 +25,19 @@ class Cutting:
     Attributes:
       max_seq_length: longest sequence in tokens.
       truncate: what is kept of a longer text, as in features.encode.
-      window_stride: tokens between windows of a longer text; None for one sequence a text.
+      doc_stride: tokens between windows of a longer text; 0 for one sequence a text.
     """
 
     max_seq_length: int
     truncate: str = features.HEAD
-    window_stride: Optional[int] = None
+    doc_stride: int = 0
 
     def encode(self, tokenizer: FullTokenizer, example: Example) -> list[features.Encoded]:
         """Returns the sequences of an example: one, or its windows."""
         texts = (tokenizer, example.text_a, example.text_b, self.max_seq_length)
-        if self.window_stride is None:
+        if not self.doc_stride:
             return [features.encode(*texts, truncate=self.truncate)]
-        return features.encode_windows(*texts, stride=self.window_stride)
+        return features.encode_windows(*texts, stride=self.doc_stride)
 
 
 @dataclasses.dataclass(frozen=True)

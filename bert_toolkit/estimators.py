@@ -167,7 +167,8 @@ class Runner:
             return input_fn
         if batch_size % replicas:
             raise UserError(
-                f"a batch of {batch_size} cannot be shared by {replicas} devices; choose a multiple"
+                f"--train_batch_size={batch_size} cannot be shared by {replicas} devices; pass a"
+                " multiple"
             )
 
         def bound(input_context=None):
@@ -223,6 +224,7 @@ def make_estimator(model_fn: Callable, config: Any, sizes: BatchSizes, use_tpu: 
     return estimator_api.load().Estimator(plain_model_fn, config=config, params={})
 
 
+@cluster.left_out_if_alone()  # Estimators take no cluster of one worker
 def run_config(
     model_dir: Optional[str],
     device: DeviceOptions,
@@ -249,6 +251,7 @@ def run_config(
     )
 
 
+@cluster.left_out_if_alone()
 def tpu_run_config(
     model_dir: Optional[str], device: DeviceOptions, checkpoints: CheckpointOptions
 ) -> Any:
@@ -329,7 +332,7 @@ def _sentence(message: str, model_dir: Optional[str]) -> Optional[str]:
     if "No space left on device" in message:
         return f"{model_dir}: no space left on device; checkpoints written before are whole"
     if "OOM when allocating" in message or "failed to allocate memory" in message:
-        return "out of memory on the device; use a smaller batch size or --max_seq_length"
+        return "out of memory on the device; use a smaller batch size, or shorter sequences"
     if "Can't parse serialized Example" in message or "parsing" in message and "Example" in message:
         return (
             "a record does not fit the flags; were all input files made with the same"

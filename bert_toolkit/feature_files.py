@@ -413,5 +413,6 @@ def check_libraries(format_name: str) -> None:
         __import__(library)
     except ImportError:
         raise UserError(
-            f"--output_format={format_name} needs {library}; pip install 'bert-toolkit[features]'"
+            f"{format_name}: writing it needs {library}; pip install 'bert-toolkit[features]', or"
+            " write JSON lines or .npz"
         ) from None

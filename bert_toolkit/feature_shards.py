@@ -109,15 +109,13 @@ class ShardedWriter:
         for name, value in self._made_from.items():
             if before.get(name) != value:
                 raise UserError(
-                    f"--resume: {listing} was begun with {name}={before.get(name)}, now it is"
+                    f"{listing} was begun with {name}={before.get(name)}, now it is"
                     f" {value}; use the flags and files of then, or begin anew with --noresume"
                 )
         for shard in earlier["shards"]:
             path = self._path(shard["file"])
             if not files.exists(path) or files.size(path) != shard["bytes"]:
-                raise UserError(
-                    f"--resume: {path} is not as {listing} says; begin anew with --noresume"
-                )
+                raise UserError(f"{path} is not as {listing} says; begin anew with --noresume")
 
     def _save(self, complete: bool) -> None:
         content = {"made_from": self._made_from, "shards": self.shards, "complete": complete}

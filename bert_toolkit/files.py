@@ -14,7 +14,7 @@ import shutil
 import socket
 import sys
 from collections.abc import Iterator, Sequence
-from typing import IO, Any, Union
+from typing import IO, Any, Optional, Union
 
 from bert_toolkit.errors import UserError
 
@@ -118,17 +118,18 @@ def check_output(path: str) -> None:
     if is_directory(path):
         raise UserError(f"{path}: a directory; expected the name of a file to write")
     if os.path.dirname(path) and not _is_remote(path):
-        make_directory(os.path.dirname(path), "output_file")
+        make_directory(os.path.dirname(path))
 
 
-def make_directory(path: str, flag: str) -> None:
-    """Makes an output directory with its parents unless it is there."""
+def make_directory(path: str, flag: Optional[str] = None) -> None:
+    """Makes an output directory with its parents unless it is there; `flag` names just it."""
+    name = f"--{flag}={path}" if flag else path
     try:
         _gfile().MakeDirs(path) if _is_remote(path) else os.makedirs(path, exist_ok=True)
     except FileExistsError:
-        raise UserError(f"--{flag}={path}: a file; expected a directory to write to") from None
+        raise UserError(f"{name}: a file; expected a directory to write to") from None
     except OSError as error:
-        raise UserError(f"--{flag}={path}: cannot make this directory: {error.strerror}") from None
+        raise UserError(f"{name}: cannot make this directory: {error.strerror}") from None
 
 
 def open_binary(path: str, mode: str) -> IO[bytes]:

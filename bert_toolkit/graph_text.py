@@ -39,7 +39,10 @@ class GraphTokenizer:
             )
         problems = vocabulary_problems(vocab_file)
         if problems:
-            raise UserError(f"--with_text: {problems[0]}; a table in the graph cannot have that")
+            raise UserError(
+                f"--with_text: {problems[0]}; a table in the graph"
+                " cannot have that; export with --nowith_text"
+            )
         self._lower = rules.do_lower_case
         self._strip = rules.do_lower_case if rules.strip_accents is None else rules.strip_accents
         vocab = FullTokenizer(vocab_file).vocab

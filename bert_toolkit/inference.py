@@ -9,21 +9,38 @@ The results are those of extract_features.py and run_classifier.py. Objects may 
 threads at once.
 """
 
-from collections.abc import Callable, Sequence
+import contextlib
+import re
+from collections.abc import Callable, Iterator, Sequence
 from typing import Optional, Union
 
 import numpy as np
 import tensorflow.compat.v1 as tf
 
 import modeling
-from bert_toolkit import checkpoints, features, model_dirs, vectors
+from bert_toolkit import checkpoints, features, model_dirs, training_notes, vectors
 from bert_toolkit.cli import ModelOptions
 from bert_toolkit.errors import UserError
 from bert_toolkit.estimator_api import PREDICT
+from bert_toolkit.layers import parse_layers
 from bert_toolkit.outputs import Network
 from tokenization import garbage_collection_paused
 
 Text = Union[str, tuple[str, str]]
+
+
+@contextlib.contextmanager
+def arguments_named(**names: str) -> Iterator[None]:
+    """Lets errors name arguments where they name flags: bert_dir=x, not --bert_dir=x.
+
+    `names` are those of arguments that are not called as the flag is, by the flag's name.
+    """
+    try:
+        yield
+    except UserError as error:
+        flag = re.compile(r"(?<![\w-])--([a-z_]+)")
+        text = flag.sub(lambda match: names.get(match[1], match[1]), str(error))
+        raise UserError(text) from error.__cause__
 
 
 class Model:
@@ -42,6 +59,8 @@ class Model:
         self.max_seq_length = positions if max_seq_length is None else max_seq_length
         model_dirs.check_length(self.max_seq_length, files)
         self.tokenizer = files.tokenizer()
+        vocabulary = training_notes.Vocabulary.of(files.vocab_file or "")
+        training_notes.check_vocabulary(checkpoint, vocabulary)
         with garbage_collection_paused(), tf.Graph().as_default() as graph:
             names = ("input_ids", "input_mask", "segment_ids")
             self._inputs = {name: tf.placeholder(tf.int32, [None, None], name) for name in names}
@@ -103,24 +122,27 @@ class Encoder:
         pooling: str = "mean",
         normalize: bool = False,
         max_seq_length: Optional[int] = None,
+        init_checkpoint: Optional[str] = None,
     ):
         """Loads a model directory; the other arguments are flags of extract_features.py.
 
         Raises:
-          UserError: a file is missing or does not fit.
+          UserError: a file is missing or does not fit, or an argument is unknown.
         """
-        if pooling == "none":
-            raise UserError("pooling: expected cls, mean, max or mean_max")
-        files = model_dirs.find(ModelOptions(bert_dir=bert_dir))
-        assert files.init_checkpoint
         made_of = vectors.Vectors(combine, pooling, normalize)
-        self._model = Model(
-            files,
-            files.init_checkpoint,
-            lambda config: vectors.network(config, list(layers), vectors=made_of),
-            "vector",
-            max_seq_length,
-        )
+        made_of.check()
+        with arguments_named():
+            options = ModelOptions(bert_dir=bert_dir, init_checkpoint=init_checkpoint)
+            files = model_dirs.find(options)
+            assert files.init_checkpoint
+            numbers = parse_layers(",".join(map(str, layers)), files.config.num_hidden_layers)
+            self._model = Model(
+                files,
+                files.init_checkpoint,
+                lambda config: vectors.network(config, numbers, vectors=made_of),
+                "vector",
+                max_seq_length,
+            )
 
     def encode(self, texts: Sequence[Text], batch_size: int = 32) -> np.ndarray:
         """Returns float32 [texts, size]; a text is a string or a pair of them."""

@@ -60,13 +60,13 @@ class Encoding:
 
     Attributes:
       max_seq_length: longest sequence in tokens.
-      window_stride: tokens from the beginning of a window to that of the next; 0 to cut lines.
+      doc_stride: tokens from the beginning of a window to that of the next; 0 to cut lines.
       align: what a vector stands for: "pieces", "words" or "spaces" (see `find_words`).
       pool_special_tokens: whether [CLS] and [SEP] count in a pooled vector.
     """
 
     max_seq_length: int
-    window_stride: int = 0
+    doc_stride: int = 0
     align: str = PIECES
     pool_special_tokens: bool = True
 
@@ -79,10 +79,8 @@ class Encoding:
             placed = [tokenizer.tokenize_with_offsets(text.text) for text in texts]
             tokens = [tokenizer.convert_tokens_to_ids(pieces) for pieces, _ in placed]
         first, second = tokens[0], tokens[1] if len(tokens) > 1 else []
-        if self.window_stride:
-            windows = features.cover(
-                tokenizer, first, second, self.max_seq_length, self.window_stride
-            )
+        if self.doc_stride:
+            windows = features.cover(tokenizer, first, second, self.max_seq_length, self.doc_stride)
         else:
             encoded = features.join_and_cut(tokenizer, first, second, self.max_seq_length)
             windows = [Window(encoded, 0, len(encoded.input_ids))]
@@ -253,8 +251,8 @@ class LineInput:
         if self.cut_count:
             what = (
                 "first texts of pairs were cut to half of"
-                if self.encoding.window_stride
-                else "lines were cut (--window_stride keeps all) to"
+                if self.encoding.doc_stride
+                else "lines were cut (--doc_stride keeps all) to"
             )
             logging.warning(
                 "%s: %d %s --max_seq_length=%d tokens",

@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 from absl import logging
 
-from bert_toolkit import checkpoints, files, tokenizers
+from bert_toolkit import checkpoints, files, tokenizers, training_notes
 from bert_toolkit.cli import ModelOptions
 from bert_toolkit.errors import UserError
 from modeling import BertConfig
@@ -22,7 +22,7 @@ from tokenization import FullTokenizer, validate_case_matches_checkpoint
 
 CONFIG, VOCABULARY, LABELS = "bert_config.json", "vocab.txt", "labels.txt"
 # What lies beside the checkpoints of a complete model.
-FILES = (CONFIG, VOCABULARY, tokenizers.RULES_FILE, LABELS)
+FILES = (CONFIG, VOCABULARY, tokenizers.RULES_FILE, LABELS, training_notes.FILE)
 
 # Vocabularies are sometimes padded with unused rows, to a multiple of 8 or 64 that hardware likes.
 LARGEST_VOCABULARY_PADDING = 128
@@ -91,14 +91,23 @@ def _in_directory(directory: str, *names: str) -> Optional[str]:
     return next(filter(files.exists, paths), None)
 
 
-def check_length(max_seq_length: int, model: ModelFiles) -> None:
-    """Raises a UserError if sequences may be longer than the model has positions."""
+def check_length(max_seq_length: int, model: ModelFiles, data: Optional[str] = None) -> None:
+    """Raises a UserError if sequences may be longer than the model has positions.
+
+    `data` is where the length was taken from, if it was not given.
+    """
     positions = model.config.max_position_embeddings
-    if max_seq_length > positions:
+    if max_seq_length <= positions:
+        return
+    says = f"{model.config_file} says max_position_embeddings {positions}"
+    if data:
         raise UserError(
-            f"--max_seq_length={max_seq_length}, but {model.config_file} says"
-            f" max_position_embeddings {positions}; pass --max_seq_length={positions} or less"
+            f"{data}: sequences of {max_seq_length} tokens, but {says}; make the data again with"
+            f" --max_seq_length={positions} or less"
         )
+    raise UserError(
+        f"--max_seq_length={max_seq_length}, but {says}; pass --max_seq_length={positions} or less"
+    )
 
 
 def write(directory: str, model: ModelFiles, labels: Sequence[str] = ()) -> None:

@@ -1,6 +1,6 @@
 """From a stage's network to an Estimator's model function: weights, training step, display."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Optional
 
 import tensorflow.compat.v1 as tf
@@ -144,20 +144,34 @@ def _initial_weights(
     return scaffold
 
 
-def starting_step(model_dir: str, num_train_steps: int) -> int:
-    """Returns the step that training in `model_dir` starts from, and says what will happen."""
+def starting_step(
+    model_dir: str, num_train_steps: int, flag: str, differences: Sequence[str] = ()
+) -> int:
+    """Returns the step that training in `model_dir` starts from, and says what will happen.
+
+    Args:
+      model_dir: the output directory.
+      num_train_steps: steps in all.
+      flag: the one that says how many.
+      differences: by what the training there differs, as training_notes.differences has them.
+    """
     latest = tf.train.latest_checkpoint(model_dir)
     if latest is None:
         return 0
     step = int(tf.train.load_variable(latest, "global_step"))
+    trained = f"; it was trained {', '.join(differences)}" if differences else ""
     if step >= num_train_steps:
         logging.warning(
-            "nothing to train: %s is at step %d, and %d were asked for; for more training raise"
-            " that number, for a new start use another --output_dir",
+            "nothing to train: %s is at step %d, and %d were asked for%s; raise --%s to train on"
+            " from there, or %s",
             latest,
             step,
             num_train_steps,
+            trained,
+            flag,
+            checkpoints.to_begin_anew(),
         )
     else:
-        logging.info("going on from %s: step %d of %d", latest, step, num_train_steps)
+        say = logging.warning if differences else logging.info
+        say("going on from %s: step %d of %d%s", latest, step, num_train_steps, trained)
     return step

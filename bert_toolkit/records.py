@@ -327,29 +327,52 @@ def read_note(path: str) -> Optional[dict[str, Any]]:
         ) from None
 
 
-def check_data(paths: Sequence[str], schema: Schema, vocab_size: int) -> None:
+def lengths(path: str) -> dict[str, int]:
+    """Returns flag -> the length that it decided, as the first record of pretraining data has it.
+
+    Raises:
+      UserError: there is no record that can be read.
+    """
+    features = _first_record(path)
+    return {
+        field.flag: _length(features[field.name])
+        for field in pretraining_schema(1, 1).fields
+        if field.flag and field.name in features
+    }
+
+
+def check_data(
+    paths: Sequence[str],
+    schema: Schema,
+    vocab_size: int,
+    chosen_by: Optional[Mapping[str, str]] = None,
+) -> None:
     """Checks that TFRecord files fit the schema and the model, before anything is computed.
 
     The note beside a file is compared with the flags behind the schema; without a note, the first
     record is looked at.
 
+    Args:
+      paths: the files.
+      schema: what is expected.
+      vocab_size: of the model.
+      chosen_by: flag -> the file that its length was taken from, where the flag was not given.
+
     Raises:
-      UserError: naming the file, what it was made with and the flag that differs.
+      UserError: naming the file, what it was made with and the flag or file that differs.
     """
     counts = []  # of the records; a shard may be empty, but not all
     for path in paths:
         note = read_note(path)
         counts.append(1 if note is None else note.get("records", 1))
         if note is None:
-            _check_first_record(path, schema, vocab_size)
+            _check_first_record(path, schema, vocab_size, chosen_by)
             continue
         for field in schema.fields:
             made_with = note.get(field.flag) if field.flag else None
-            if made_with not in (None, field.length):
-                raise UserError(
-                    f"--{field.flag}={field.length}, but {path} was made with {made_with}."
-                    f" Pass --{field.flag}={made_with} or make the data again."
-                )
+            if made_with is not None:
+                found = f"{path} was made with {made_with}"
+                _check_length(field, made_with, found, chosen_by)
         if note.get("vocab_size", 0) > vocab_size:
             raise UserError(
                 f"{path} was made with a vocabulary of {note['vocab_size']:,} entries, but the"
@@ -365,31 +388,57 @@ def check_data(paths: Sequence[str], schema: Schema, vocab_size: int) -> None:
         raise UserError(f"{paths[0]}: holds no record; make it again")
 
 
-def _check_first_record(path: str, schema: Schema, vocab_size: int) -> None:
+def _check_length(
+    field: Field, length: int, found: str, chosen_by: Optional[Mapping[str, str]]
+) -> None:
+    """Raises a UserError unless a field has its length; `found` says what it was made with."""
+    if length == field.length:
+        return
+    source = (chosen_by or {}).get(field.flag or "")
+    if source:  # a flag that was not given is no help
+        raise UserError(
+            f"{source} was made with --{field.flag}={field.length}, but {found}; leave one of them"
+            " out, or make it again with the flags of the other"
+        )
+    raise UserError(
+        f"--{field.flag}={field.length}, but {found}. Pass --{field.flag}={length} or make the data"
+        " again."
+    )
+
+
+def _first_record(path: str) -> Mapping[str, Any]:
+    """Returns the features of a file's first record, by name."""
     import tensorflow.compat.v1 as tf
 
     data = next(read_records(path), None)
     if data is None:
         raise UserError(f"{path}: empty; expected TFRecord data, as an earlier stage writes it")
     try:
-        features = tf.train.Example.FromString(data).features.feature
+        return tf.train.Example.FromString(data).features.feature
     except Exception:
         raise UserError(
             f"{path} record 1: not a tf.train.Example; expected data of an earlier stage"
         ) from None
+
+
+def _length(feature: Any) -> int:
+    return len(feature.int64_list.value or feature.float_list.value)
+
+
+def _check_first_record(
+    path: str, schema: Schema, vocab_size: int, chosen_by: Optional[Mapping[str, str]]
+) -> None:
+    features = _first_record(path)
     for field in schema.fields:
         if field.name not in features and field.default is None:
             raise UserError(
                 f"{path}: its records have no {field.name!r}, only {', '.join(sorted(features))};"
-                " was it made for another stage?"
+                f" was it made for another stage, or is its note {note_path(path)} missing?"
             )
-        values = features[field.name]
-        length = len(values.int64_list.value or values.float_list.value)
-        if field.flag and length != field.length:
-            raise UserError(
-                f"--{field.flag}={field.length}, but {field.name} in {path} has {length} values."
-                f" Pass --{field.flag}={length} or make the data again."
-            )
+        length = _length(features[field.name])
+        if field.flag:
+            found = f"{field.name} in {path} has {length} values"
+            _check_length(field, length, found, chosen_by)
     largest = max(features["input_ids"].int64_list.value)
     if largest >= vocab_size:
         raise UserError(

@@ -139,6 +139,9 @@ def find(directory: str, wanted: Optional[str], otherwise: Optional[str]) -> str
         return checkpoints.find(wanted, "checkpoint")
     found = {"best": best, "last": last, None: best or last or otherwise}[wanted]
     if found is None:
-        hint = " (--evaluate_every keeps the best)" if wanted == "best" else "; train first"
-        raise UserError(f"{directory}: no {wanted or 'trained'} checkpoint in it{hint}")
+        if wanted is None:
+            raise UserError(f"{directory}: no checkpoint in it; expected a trained classifier")
+        other = "last" if wanted == "best" and last else "best" if best else None
+        advice = f"pass --checkpoint={other}" if other else "leave the flag out, or train first"
+        raise UserError(f"--checkpoint={wanted}: {directory} has none; {advice}")
     return found

@@ -12,7 +12,7 @@ import random
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Optional
 
-from bert_toolkit import files, masking, records, tokenizers
+from bert_toolkit import files, masking, records, tokenizers, training_notes
 from bert_toolkit.corpus import Corpus, Span, whole_lines
 from bert_toolkit.errors import UserError
 from bert_toolkit.masking import CONTINUES_WORD, Document, Instance
@@ -217,6 +217,7 @@ def _write(
             note = {
                 **origin(recipe, shard),
                 **_special_ids(tokenizer),
+                "vocabulary_sha256": _entries_digest(recipe.vocab_file, recipe.vocab_sha256),
                 "records": writer.records,
                 "bytes": writer.bytes,
                 "summary": dataclasses.asdict(summary),
@@ -256,6 +257,12 @@ def origin(recipe: Recipe, shard: Shard) -> dict[str, Any]:
         "shard": shard.index,
         "num_shards": shard.count,
     }
+
+
+@functools.lru_cache(maxsize=1)
+def _entries_digest(vocab_file: str, digest: str) -> str:
+    """Returns the digest of the vocabulary's entries, which that of the file depends on."""
+    return training_notes.Vocabulary.of(vocab_file).digest
 
 
 def _special_ids(tokenizer: FullTokenizer) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import tensorflow.compat.v1 as tf
 from bert_toolkit import calibration, classifier_network, datasets, model_dirs, selection
 from bert_toolkit.cli import ModelOptions
 from bert_toolkit.errors import UserError
-from bert_toolkit.inference import Model, Text
+from bert_toolkit.inference import Model, Text, arguments_named
 from bert_toolkit.problems import Problem
 
 
@@ -61,24 +61,32 @@ def find(options: ModelOptions) -> Optional[Trained]:
 class TextClassifier:
     """Labels of texts, by a model that run_classifier.py trained."""
 
-    def __init__(self, model_dir: str, max_seq_length: Optional[int] = 128):
+    def __init__(
+        self,
+        model_dir: str,
+        max_seq_length: Optional[int] = 128,
+        init_checkpoint: Optional[str] = None,
+    ):
         """Loads the best model of an output directory, or its last.
 
         Raises:
           UserError: there is none, or its labels are not known.
         """
-        trained = find(ModelOptions(bert_dir=model_dir))
-        if trained is None:
-            raise UserError(f"{model_dir}: no {datasets.TASK_FILE}; expected a trained classifier")
-        self.problem = problem = trained.problem
-        self._calibration = trained.calibration
-        self._model = Model(
-            trained.files,
-            trained.checkpoint,
-            lambda config: classifier_network.network(config, problem),
-            "logits",
-            max_seq_length,
-        )
+        with arguments_named(bert_dir="model_dir"):
+            trained = find(ModelOptions(bert_dir=model_dir, init_checkpoint=init_checkpoint))
+            if trained is None:
+                raise UserError(
+                    f"{model_dir}: no {datasets.TASK_FILE}; expected a trained classifier"
+                )
+            self.problem = problem = trained.problem
+            self._calibration = trained.calibration
+            self._model = Model(
+                trained.files,
+                trained.checkpoint,
+                lambda config: classifier_network.network(config, problem),
+                "logits",
+                max_seq_length,
+            )
 
     def predict(self, texts: Sequence[Text], batch_size: int = 32) -> list[Prediction]:
         """Returns a prediction for each text; a text is a string or a pair of them."""

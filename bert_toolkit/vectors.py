@@ -8,7 +8,12 @@ import tensorflow.compat.v1 as tf
 import modeling
 from bert_toolkit import model_fns
 from bert_toolkit.engine import DEFAULT_ENGINE, Engine
+from bert_toolkit.errors import UserError
 from bert_toolkit.outputs import Network, Outputs
+
+# What there is for one vector a text.
+COMBINE = ("separate", "concat", "mean", "sum")
+POOLING = ("cls", "mean", "max", "mean_max")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,6 +23,14 @@ class Vectors:
     combine: str = "separate"
     pooling: str = "none"
     normalize: bool = False
+
+    def check(self) -> None:
+        """Raises a UserError unless one vector a text can be made so, as a Python caller asks."""
+        for name, known in (("combine", COMBINE), ("pooling", POOLING)):
+            value = getattr(self, name)
+            if value not in known:
+                expected = f"{', '.join(known[:-1])} or {known[-1]}"
+                raise UserError(f"{name}={value!r}: expected {expected}")
 
 
 EVERY_LAYER = Vectors()

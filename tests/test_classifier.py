@@ -191,11 +191,11 @@ def test_several_labels_and_numbers(tmp_path, run):
 def test_windows_of_long_texts_are_averaged(tmp_path, run, reviews):
     long = " ".join(["a song of joy and peace"] * 6)
     (tmp_path / "long.tsv").write_text(f"sentence\n{long}\na cry of sorrow\n")
-    run(window_stride=8, max_seq_length=16)
+    run(doc_stride=8, max_seq_length=16)
     run(
         do_predict=True,
         predict_file=str(tmp_path / "long.tsv"),
-        window_stride=8,
+        doc_stride=8,
         max_seq_length=16,
     )
     _, *rows = lines_of(tmp_path / "out" / "test_predictions.tsv")

@@ -267,7 +267,7 @@ def test_windows_cover_a_text_once_with_most_around_each_token(first, second, le
 def test_a_long_line_in_windows(extract):
     text = " ".join(["the word was with god and the earth was void"] * 4)
     whole = rows_of(extract("a.jsonl", [text], layers="-1", max_seq_length=128))
-    flags = {"max_seq_length": 16, "window_stride": 8}
+    flags = {"max_seq_length": 16, "doc_stride": 8}
     windows = rows_of(extract("b.jsonl", [text, "god"], layers="-1", **flags))
     tokens = [[f["token"] for f in row["features"]] for row in (whole[0], windows[0])]
     assert tokens[0] == tokens[1]
