@@ -351,7 +351,7 @@ def made_from(options: Options, model: Any) -> dict[str, Any]:
     facts = {name: getattr(options, name) for name in names.split()}
     for name in ("init_checkpoint", "vocab_file", "config_file"):
         facts[name] = getattr(model, name)
-    facts |= dataclasses.asdict(model.rules)
+    facts |= model.rules.to_dict()
     if options.input_file != files.STREAM:
         facts["input_bytes"] = files.size(options.input_file)
     return facts

@@ -20,7 +20,7 @@ from typing import Any, Optional
 
 from absl import flags, logging
 
-from bert_toolkit import cli, cluster, files, records, tokenizers
+from bert_toolkit import cli, cluster, files, records, tokenizer_config
 from bert_toolkit.dynamic_masks import DynamicMasks
 from bert_toolkit.engine import DEFAULT_ENGINE, Engine
 from bert_toolkit.errors import UserError
@@ -268,7 +268,7 @@ def _with_tokenization(model, train_files: list[str]):
     if vocab_file is None and unchanged:
         vocab_file = noted
     return dataclasses.replace(
-        model, vocab_file=vocab_file, rules=tokenizers.rules_from(note, model.rules)
+        model, vocab_file=vocab_file, rules=tokenizer_config.from_note(note, model.rules)
     )
 
 

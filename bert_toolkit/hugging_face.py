@@ -8,7 +8,7 @@ from typing import Any, Optional
 
 import numpy as np
 
-from bert_toolkit import files
+from bert_toolkit import files, tokenizer_config
 from bert_toolkit.errors import UserError
 from bert_toolkit.problems import MULTI, REGRESSION, SINGLE
 from bert_toolkit.tokenizers import Rules
@@ -97,7 +97,7 @@ def write(
     for name, text in texts.items():
         files.write_text(os.path.join(directory, name), text)
     if vocab_file:
-        files.copy(vocab_file, os.path.join(directory, VOCABULARY))
+        tokenizer_config.write_vocabulary(vocab_file, os.path.join(directory, VOCABULARY))
     with files.replacing([os.path.join(directory, WEIGHTS)]) as [unfinished]:
         with files.open_binary(unfinished, "wb") as writer:
             writer.write(save(tensors, metadata={"format": "pt"}))
@@ -130,7 +130,7 @@ def _tokenizer(config: BertConfig, rules: Rules) -> dict[str, Any]:
     return {
         "tokenizer_class": "BertTokenizer",
         "model_max_length": config.max_position_embeddings,
-        **json.loads(rules.to_json()),
+        **rules.to_dict(),
     }
 
 
