@@ -297,7 +297,13 @@ def run(options: Options) -> int:
         made_of = vectors.Vectors(options.combine, options.pooling)
         network = vectors.network(model.config, layers, engine, made_of)
         runner = estimators.Runner(
-            model_fns.make(network, None, init_checkpoint, options.use_tpu),
+            model_fns.make(
+                network,
+                None,
+                init_checkpoint,
+                options.use_tpu,
+                if_untrained=checkpoints.ANOTHER_CHECKPOINT,
+            ),
             None,
             options,
             estimators.BatchSizes(predict=options.batch_size),

@@ -76,7 +76,7 @@ def load_vocab(vocab_file: str) -> "collections.OrderedDict[str, int]":
 
 
 def _load_json_vocab(path: str) -> "collections.OrderedDict[str, int]":
-    """Reads the entries of the WordPiece model of a tokenizer.json; added tokens are not among them."""
+    """Reads the entries of the WordPiece model of a tokenizer.json, without added tokens."""
     try:
         vocab = dict(json.loads(b"".join(_read_lines(path)).decode("utf-8-sig"))["model"]["vocab"])
         ids = sorted(vocab.values())
@@ -524,7 +524,7 @@ class BasicTokenizer:
             start += len(part)
 
     def _placed_normalized(self, text: str, start: int) -> Iterator[tuple[str, list[int]]]:
-        """As `words_with_places`, where added tokens are looked for in text that has been cleaned."""
+        """As `words_with_places`, with added tokens that are looked for in cleaned text."""
         placed = _apply(self._clean_or_set_apart, list(zip(text, itertools.count(start))))
         if self.do_lower_case:
             placed = self._lower_placed(placed)

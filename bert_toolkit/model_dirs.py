@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 from absl import logging
 
-from bert_toolkit import checkpoints, files, tokenizer_config, tokenizers
+from bert_toolkit import checkpoints, datasets, files, tokenizer_config, tokenizers
 from bert_toolkit.cli import ModelOptions
 from bert_toolkit.errors import UserError
 from modeling import BertConfig
@@ -153,9 +153,14 @@ def write_complete(
     files.write_text(os.path.join(directory, tokenizers.RULES_FILE), model.rules.to_json())
     text = "".join(f"{token}\n" for token in tokens)
     files.write_text(os.path.join(directory, VOCABULARY), text)
-    labels = model.init_checkpoint and os.path.join(os.path.dirname(model.init_checkpoint), LABELS)
-    if labels and files.exists(labels):
-        files.copy(labels, os.path.join(directory, LABELS))
+    origin = os.path.dirname(model.init_checkpoint or "")
+    problem = datasets.stored([origin])
+    if problem:
+        datasets.store_problem(directory, problem)
+        labels = "".join(f"{label}\n" for label in problem.labels)
+        files.write_text(os.path.join(directory, LABELS), labels)
+    elif files.exists(os.path.join(origin, LABELS)):
+        files.copy(os.path.join(origin, LABELS), os.path.join(directory, LABELS))
     checkpoints.save(prefix, weights)
 
 

@@ -20,7 +20,6 @@ from bert_toolkit import (
     vectors,
 )
 from bert_toolkit.engine import DEFAULT_ENGINE, Engine
-from bert_toolkit.errors import UserError
 from bert_toolkit.problems import MULTI, SINGLE, Problem
 
 INPUTS = ("input_ids", "input_mask", "segment_ids")
@@ -171,9 +170,7 @@ def _load_weights(session: tf.Session, exported: Exported) -> None:
     weights = checkpoints.read(exported.checkpoint)
     shapes = {name: value.shape for name, value in weights.items()}
     fitting = checkpoints.fit_shapes(shapes, exported.checkpoint, tf.trainable_variables())
-    missing = [*fitting.absent, *fitting.resized]
-    if missing:
-        raise UserError(f"{exported.checkpoint}: has no trained {checkpoints.some(missing)}")
+    checkpoints.check_complete(fitting, exported.checkpoint)
     if set(fitting.unused) & set(checkpoints.HEADS):
         logging.warning(
             "%s: has a classifier's head, but no task.json says what it predicts; its vectors are"

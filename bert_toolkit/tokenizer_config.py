@@ -1,5 +1,4 @@
-"""The rules of a model's tokenizer, from the files that lie beside its vocabulary: ours, Google's
-or Hugging Face's.
+"""The rules of a model's tokenizer, from the files beside its vocabulary, ours or Hugging Face's.
 
 Hugging Face's are tokenizer.json, or tokenizer_config.json with special_tokens_map.json and
 added_tokens.json. What they ask for is done, or refused in a sentence: nothing in them is passed
@@ -320,7 +319,7 @@ class _HuggingFace:
         return listed
 
     def _special_tokens(self) -> list[tuple[Optional[str], str]]:
-        """Returns (file, token) of all special tokens that are named; None for BERT's usual ones."""
+        """Returns (file, token) of all special tokens that are named; no file for BERT's own."""
         named: list[tuple[Optional[str], str]] = []
         for path, source in self._sources():
             if source.get("pad_token") is not None:

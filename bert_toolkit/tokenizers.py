@@ -1,4 +1,4 @@
-"""A stage's tokenizer: its rules, from flags and files, and warnings of what does not fit the text."""
+"""A stage's tokenizer: its rules, from flags and files, and warnings of what does not fit."""
 
 import json
 import os
@@ -65,7 +65,7 @@ FEWEST_WORDS = 200
 
 
 def casing_problem(tokenizer: FullTokenizer) -> Optional[str]:
-    """Returns what is odd about a vocabulary for text of the tokenizer's casing; None if nothing."""
+    """Returns what is odd about a vocabulary for the tokenizer's casing; None if nothing."""
     words = [token.removeprefix("##") for token in tokenizer.vocab if not _is_special(token)]
     letters = [word for word in words if word.isalpha()]
     if len(letters) < FEWEST_WORDS:
