@@ -438,6 +438,11 @@ class BasicTokenizer:
             words += self.words(piece) if whole is None else [whole]
         return words
 
+    @property
+    def set_apart(self) -> str:
+        """The ideographs that are words, as ranges of a character class; "" for none."""
+        return self._ideographs.ranges if self._ideographs_apart else ""
+
     def whole_token(self, piece: str) -> Optional[str]:
         """Returns the token that a piece of `cut` is as a whole; None for one to be cut further."""
         return self._marked.get(piece)
@@ -657,6 +662,7 @@ class _Ideographs:
     """Patterns: `one` ideograph; each of them `and_others`, what stands between white space."""
 
     def __init__(self, ranges: str):
+        self.ranges = ranges
         self.one = re.compile(f"[{ranges}]")
         self.and_others = re.compile(rf"[{ranges}]|[^\s{ranges}]+")
 
