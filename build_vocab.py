@@ -131,7 +131,7 @@ def run(options: Options) -> dict[str, float]:
         files.write_text(vocab_name, "".join(f"{token}\n" for token in tokens))
         files.write_text(rules_name, rules.to_json())
     logging.info("wrote %s: %s entries", options.output_file, f"{len(tokens):,}")
-    tokenizer = FullTokenizer(options.output_file, **dataclasses.asdict(rules))
+    tokenizer = rules.tokenizer(options.output_file)
     covered = coverage(tokenizer, text.heldout)
     logging.info(
         "held-out text, %s words: %.2f tokens a word, %.1f %% of words whole, %.3f %% of tokens"
@@ -153,7 +153,12 @@ class Text:
         """Reads all."""
         self.heldout = list(files.read_lines(heldout_file)) if heldout_file else []
         pieces: collections.Counter[str] = collections.Counter()
-        basic = BasicTokenizer(**dataclasses.asdict(rules))
+        basic = BasicTokenizer(
+            rules.do_lower_case,
+            strip_accents=rules.strip_accents,
+            tokenize_chinese_chars=rules.tokenize_chinese_chars,
+            never_split=rules.never_split,
+        )
         with Progress("reading", "lines") as progress:
             for name in input_files:
                 for number, line in enumerate(files.read_lines(name)):
@@ -164,7 +169,7 @@ class Text:
                         pieces.update(basic.cut(line))
         self.words: collections.Counter[str] = collections.Counter()
         for piece, count in pieces.items():
-            for word in [] if piece in basic.never_split else basic.words(piece):
+            for word in basic.words(piece) if basic.whole_token(piece) is None else []:
                 if len(word) <= LONGEST_WORD:
                     self.words[word] += count
 

@@ -16,7 +16,6 @@ Examples:
 """
 
 import dataclasses
-import json
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any, Optional
@@ -122,7 +121,7 @@ def read(options: Options, checkpoint: str) -> dict[str, np.ndarray]:
 
 def write(options: Options, model: Any, weights: Mapping[str, np.ndarray]) -> None:
     """Writes the model directory."""
-    from bert_toolkit import checkpoints, hugging_face, model_dirs, training_notes
+    from bert_toolkit import checkpoints, datasets, hugging_face, model_dirs, training_notes
 
     assert options.output_dir
     assert model.init_checkpoint
@@ -131,13 +130,15 @@ def write(options: Options, model: Any, weights: Mapping[str, np.ndarray]) -> No
         training_notes.check_vocabulary(model.init_checkpoint, vocabulary)
     files.make_directory(options.output_dir, "output_dir")
     stored = hugging_face.stored_as(weights, options.dtype)
-    labels, kind = labels_of(os.path.dirname(model.init_checkpoint), model.config)
+    problem = problem_of(os.path.dirname(model.init_checkpoint))
     if options.to == GOOGLE:
-        model_dirs.write(options.output_dir, model, labels)
+        model_dirs.write(options.output_dir, model, problem.labels if problem else ())
+        if problem:
+            datasets.store_problem(options.output_dir, problem)
         checkpoints.save(os.path.join(options.output_dir, checkpoints.GOOGLE_NAME), stored)
     else:
         hugging_face.write(
-            options.output_dir, model.config, stored, model.vocab_file, model.rules, labels, kind
+            options.output_dir, model.config, stored, model.vocab_file, model.rules, problem
         )
     total = sum(value.nbytes for value in stored.values())
     logging.info(
@@ -149,19 +150,15 @@ def write(options: Options, model: Any, weights: Mapping[str, np.ndarray]) -> No
     )
 
 
-def labels_of(directory: str, config: Any) -> tuple[list[str], Optional[str]]:
-    """Returns the labels and the kind of problem of a classifier, from either layout."""
-    from bert_toolkit import datasets, model_dirs
+def problem_of(directory: str) -> Optional[Any]:
+    """Returns the problems.Problem of a classifier, from either layout; None of other models."""
+    from bert_toolkit import datasets, model_dirs, problems
 
-    path = os.path.join(directory, datasets.TASK_FILE)
-    if files.exists(path):
-        stored = json.loads(files.read_text(path))
-        return stored["labels"], stored["problem_type"]
+    found = datasets.stored([directory])
     path = os.path.join(directory, model_dirs.LABELS)
-    if files.exists(path):
-        return files.read_text(path).splitlines(), None
-    names = getattr(config, "id2label", None) or {}
-    return [names[key] for key in sorted(names, key=int)], None
+    if found is None and files.exists(path):  # as earlier versions converted
+        return problems.Problem(problems.SINGLE, tuple(files.read_text(path).splitlines()))
+    return found
 
 
 def listing(variables: Mapping[str, tuple[Sequence[int], np.dtype]]) -> str:

@@ -295,7 +295,13 @@ def run(options: Options) -> int:
         made_of = vectors.Vectors(options.combine, options.pooling)
         network = vectors.network(model.config, layers, engine, made_of)
         runner = estimators.Runner(
-            model_fns.make(network, None, init_checkpoint, options.use_tpu),
+            model_fns.make(
+                network,
+                None,
+                init_checkpoint,
+                options.use_tpu,
+                if_untrained=checkpoints.ANOTHER_CHECKPOINT,
+            ),
             None,
             options,
             estimators.BatchSizes(predict=options.batch_size),
@@ -350,7 +356,7 @@ def made_from(options: Options, model: Any) -> dict[str, Any]:
     facts["window_stride"] = options.doc_stride  # as runs of earlier versions have it
     for name in ("init_checkpoint", "vocab_file", "config_file"):
         facts[name] = getattr(model, name)
-    facts |= dataclasses.asdict(model.rules)
+    facts |= model.rules.to_dict()
     if options.input_file != files.STREAM:
         facts["input_bytes"] = files.size(options.input_file)
     return facts

@@ -184,6 +184,7 @@ class BertModel:
         remove_padding: bool = False,
         precision: str = "float32",
         recompute: bool = False,
+        with_pooler: bool = True,
     ):
         """Builds the encoder.
 
@@ -202,6 +203,8 @@ class BertModel:
             normalisation, softmax and everything that is returned are float32.
           recompute: keep only what goes from layer to layer for the gradients, and compute the
             rest again (Chen et al., 2016, https://arxiv.org/abs/1604.06174).
+          with_pooler: build the pooled output, too. Checkpoints of models that were trained on
+            masked tokens only do not have its variables.
         """
         if not is_training:
             config = copy.copy(config)
@@ -227,11 +230,12 @@ class BertModel:
                     tokens.to_grid(tf.cast(rows, tf.float32)) for rows in layers
                 ]
             self.sequence_output = self.all_encoder_layers[-1]
-            with tf.variable_scope("pooler"):
-                first_token = self.sequence_output[:, 0]  # [B, H]
-                self.pooled_output = dense(
-                    first_token, config.hidden_size, config, activation=tf.tanh
-                )
+            if with_pooler:
+                with tf.variable_scope("pooler"):
+                    first_token = self.sequence_output[:, 0]  # [B, H]
+                    self.pooled_output = dense(
+                        first_token, config.hidden_size, config, activation=tf.tanh
+                    )
 
     def get_pooled_output(self) -> tf.Tensor:
         """Returns [B, H]: a dense layer with tanh over the final state of [CLS]."""

@@ -13,14 +13,13 @@ Example:
 """
 
 import dataclasses
-import functools
 import os
 from collections.abc import Mapping
 from typing import Any, Optional
 
 from absl import flags, logging
 
-from bert_toolkit import cli, cluster, files, records, tokenizers
+from bert_toolkit import cli, cluster, files, records, tokenizer_config
 from bert_toolkit.dynamic_masks import DynamicMasks
 from bert_toolkit.engine import DEFAULT_ENGINE, Engine
 from bert_toolkit.errors import UserError
@@ -242,6 +241,8 @@ def run(options: Options) -> dict[str, Any]:
         checkpoints.leave_damaged(options.output_dir)
 
     with checkpoints.as_tensorflow(model.init_checkpoint) as init_checkpoint:
+        if init_checkpoint and data.use_next_sentence and not options.do_train:
+            check_has_head(init_checkpoint, options.output_dir)
         model_fn = model_fns.make(
             network(model.config, data.use_next_sentence, options.engine()),
             options.output_dir,
@@ -261,6 +262,27 @@ def run(options: Options) -> dict[str, Any]:
         if not cluster.is_chief():
             return {}  # the first of several hosts evaluates
         return evaluate(runner, eval_files, data, options) if options.do_eval else {}
+
+
+def check_has_head(weights: Any, output_dir: str) -> None:
+    """Raises a UserError if a model to evaluate was not trained on next-sentence prediction.
+
+    Args:
+      weights: the checkpoint given, a checkpoints.Weights.
+      output_dir: whose own model is evaluated if there is one.
+    """
+    import tensorflow.compat.v1 as tf
+
+    from bert_toolkit import checkpoints
+
+    head = "cls/seq_relationship/output_weights"
+    if not tf.train.latest_checkpoint(output_dir) and head not in checkpoints.shapes(
+        weights.prefix
+    ):
+        raise UserError(
+            f"{weights.source}: has no trained {head}, which next-sentence prediction needs; pass"
+            " --use_next_sentence=false to evaluate masked tokens only"
+        )
 
 
 def _expand(patterns: Optional[str], flag: str) -> list[str]:
@@ -327,7 +349,7 @@ def _with_tokenization(model, train_files: list[str]):
     if vocab_file is None and unchanged:
         vocab_file = noted
     return dataclasses.replace(
-        model, vocab_file=vocab_file, rules=tokenizers.rules_from(note, model.rules)
+        model, vocab_file=vocab_file, rules=tokenizer_config.from_note(note, model.rules)
     )
 
 
@@ -367,10 +389,13 @@ def network(config, use_next_sentence: bool = True, engine: Engine = DEFAULT_ENG
 
     import modeling
     from bert_toolkit import metrics, model_fns
+    from bert_toolkit.estimator_api import TRAIN
     from bert_toolkit.outputs import Mean, Outputs
 
     def build(features: Mapping[str, tf.Tensor], mode: str) -> Outputs:
-        model = model_fns.encoder(config, features, mode, engine)
+        # Without that part of the loss its head is there to be saved, not to be evaluated.
+        with_head = use_next_sentence or mode == TRAIN
+        model = model_fns.encoder(config, features, mode, engine, with_pooler=with_head)
         positions, masked_ids, weights = masked_tokens(features, engine.static_shapes)
         masked_logits = modeling.masked_lm_logits(model, config, positions)  # [M, V]
         masked_losses = tf.nn.sparse_softmax_cross_entropy_with_logits(
@@ -383,37 +408,26 @@ def network(config, use_next_sentence: bool = True, engine: Engine = DEFAULT_ENG
             )
         }
 
-        next_labels = features["next_sentence_labels"][:, 0]  # [B]
-        next_logits = modeling.next_sentence_logits(model, config)  # [B, 2]
-        next_losses = tf.nn.sparse_softmax_cross_entropy_with_logits(
-            labels=next_labels, logits=next_logits
-        )
-        masked_best, next_best = tf.argmax(masked_logits, -1), tf.argmax(next_logits, -1)
-        is_real = tf.cast(
-            features["input_mask"][:, 0], tf.float32
-        )  # [B]; filling has no token at all
+        masked_best = tf.argmax(masked_logits, -1)
         shown = {"masked_lm_accuracy": metrics.share_equal(masked_best, masked_ids)}
+        judged = (metrics.masked_tokens, [masked_losses, masked_best, masked_ids, weights])
+        if with_head:
+            next_labels = features["next_sentence_labels"][:, 0]  # [B]
+            next_logits = modeling.next_sentence_logits(model, config)  # [B, 2]
         if use_next_sentence:
+            next_losses = tf.nn.sparse_softmax_cross_entropy_with_logits(
+                labels=next_labels, logits=next_logits
+            )
+            next_best = tf.argmax(next_logits, -1)
             losses["next_sentence_loss"] = Mean(tf.reduce_sum(next_losses), tf.size(next_labels))
             shown["next_sentence_accuracy"] = metrics.share_equal(next_best, next_labels)
-        return Outputs(
-            predictions={},
-            losses=losses,
-            metrics=(
-                functools.partial(metrics.pretraining, use_next_sentence=use_next_sentence),
-                [
-                    masked_losses,
-                    masked_best,
-                    masked_ids,
-                    weights,
-                    next_losses,
-                    next_best,
-                    next_labels,
-                    is_real,
-                ],
-            ),
-            shown=shown,
-        )
+            # [B]; filling has no token at all
+            is_real = tf.cast(features["input_mask"][:, 0], tf.float32)
+            judged = (
+                metrics.pretraining,
+                [*judged[1], next_losses, next_best, next_labels, is_real],
+            )
+        return Outputs(predictions={}, losses=losses, metrics=judged, shown=shown)
 
     return build
 

@@ -12,10 +12,11 @@ import collections
 import contextlib
 import gc
 import itertools
+import json
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Callable, Optional, Union
+from typing import Callable, NamedTuple, Optional, Union
 
 import numpy as np
 import six
@@ -28,6 +29,9 @@ UNKNOWN, CLASSIFY, SEPARATE, MASK, PAD = "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[
 # piece worth remembering: longer ones hardly ever come again.
 MAX_REMEMBERED_PIECES = 500_000
 MAX_REMEMBERED_LENGTH = 64
+
+# Characters of the longest word that is cut into pieces, as published; a longer one is [UNK].
+LONGEST_WORD = 200
 
 
 def convert_to_unicode(text: Union[str, bytes]) -> str:
@@ -43,23 +47,48 @@ def printable_text(text: Union[str, bytes]) -> str:
 def load_vocab(vocab_file: str) -> "collections.OrderedDict[str, int]":
     """Reads a vocabulary file: one token a line; the id of a token is its line number from 0.
 
-    A token that stands on two lines has the id of the last one, as published.
+    A token that stands on two lines has the id of the last one, as published. Empty lines at the
+    end are no tokens. A file that ends in .json is a tokenizer.json, with the ids in it.
 
     Raises:
       UserError: the file cannot be read, is not UTF-8 text, or holds no token.
     """
+    if vocab_file.endswith(".json"):
+        return _load_json_vocab(vocab_file)
     vocab: collections.OrderedDict[str, int] = collections.OrderedDict()
+    blank: Optional[int] = None  # an empty line, which is a token if another one follows
     for index, line in enumerate(_read_lines(vocab_file)):
         try:
-            vocab[line.decode("utf-8").strip()] = index
+            token = line.decode("utf-8").strip()
         except UnicodeDecodeError:
             raise UserError(
                 f"{vocab_file} line {index + 1}: not UTF-8 text; expected a vocabulary with one"
                 " token a line"
             ) from None
+        if not token:
+            blank = index
+            continue
+        if blank is not None:
+            vocab[""], blank = blank, None
+        vocab[token] = index
     if not vocab:
         raise UserError(f"{vocab_file}: empty; expected a vocabulary with one token a line")
     return vocab
+
+
+def _load_json_vocab(path: str) -> "collections.OrderedDict[str, int]":
+    """Reads the entries of the WordPiece model of a tokenizer.json, without added tokens."""
+    try:
+        vocab = dict(json.loads(b"".join(_read_lines(path)).decode("utf-8-sig"))["model"]["vocab"])
+        ids = sorted(vocab.values())
+        if ids != list(range(len(ids))):
+            raise ValueError
+    except (ValueError, KeyError, TypeError):
+        raise UserError(
+            f"{path}: no WordPiece vocabulary with ids from 0 in it; expected the tokenizer.json of"
+            " a BERT model"
+        ) from None
+    return collections.OrderedDict(sorted(vocab.items(), key=lambda entry: entry[1]))
 
 
 def _read_lines(path: str) -> Iterable[bytes]:
@@ -89,7 +118,11 @@ def _without_mark(lines: Iterable[bytes]) -> Iterator[bytes]:
 
 def vocabulary_problems(vocab_file: str) -> list[str]:
     """Returns what is odd about a vocabulary though it can be used: repeated or empty lines."""
+    if vocab_file.endswith(".json"):
+        return []
     lines = [line.decode("utf-8", "replace").strip() for line in _read_lines(vocab_file)]
+    while lines and not lines[-1]:
+        lines.pop()
     repeated = [token for token, count in collections.Counter(lines).items() if count > 1]
     if not repeated:
         return []
@@ -136,11 +169,26 @@ def garbage_collection_paused() -> Iterator[None]:
             gc.enable()
 
 
+class AddedToken(NamedTuple):
+    """A token that is whole wherever it stands in text, as those added to a Hugging Face model.
+
+    Attributes:
+      content: the token.
+      id: of the token; the vocabulary file need not have it.
+      normalized: look for it in text that has been cleaned and lower-cased by the rules, in that
+        form itself, rather than in the text as it is.
+    """
+
+    content: str
+    id: int
+    normalized: bool = False
+
+
 class FullTokenizer:
     """Text to WordPiece tokens or ids, end to end, and back.
 
     Attributes:
-      vocab: token -> id, in the order of the file.
+      vocab: token -> id, in the order of the file; added tokens that it lacks follow.
       inv_vocab: id -> token.
       do_lower_case: whether text is lower-cased.
     """
@@ -153,20 +201,29 @@ class FullTokenizer:
         strip_accents: Optional[bool] = None,
         tokenize_chinese_chars: bool = True,
         never_split: Iterable[str] = (),
+        added_tokens: Sequence[AddedToken] = (),
+        max_input_chars_per_word: int = LONGEST_WORD,
+        hugging_face: bool = False,
     ):
         """Loads the vocabulary.
 
         Args:
-          vocab_file: one token a line.
+          vocab_file: one token a line, or a tokenizer.json.
           do_lower_case: as the model was trained: true for uncased ones.
           strip_accents: as BasicTokenizer has it.
           tokenize_chinese_chars: as BasicTokenizer has it.
           never_split: tokens such as "[MASK]" that keep their id where they stand in text.
+          added_tokens: the same with ids of their own.
+          max_input_chars_per_word: a longer word is [UNK].
+          hugging_face: as BasicTokenizer has it.
 
         Raises:
           UserError: the vocabulary cannot be one of BERT's, or lacks a token of `never_split`.
         """
         self.vocab = load_vocab(vocab_file)
+        # Words are cut into pieces of the file's entries only.
+        pieces = dict(self.vocab) if added_tokens else self.vocab
+        self.vocab.update((token.content, token.id) for token in added_tokens)
         self._check_has((UNKNOWN, CLASSIFY, SEPARATE, MASK), vocab_file)
         never_split = tuple(never_split)
         self._check_has(never_split, vocab_file)
@@ -177,8 +234,12 @@ class FullTokenizer:
             strip_accents=strip_accents,
             tokenize_chinese_chars=tokenize_chinese_chars,
             never_split=never_split,
+            added_tokens=added_tokens,
+            hugging_face=hugging_face,
         )
-        self.wordpiece_tokenizer = WordpieceTokenizer(vocab=self.vocab)
+        self.wordpiece_tokenizer = WordpieceTokenizer(
+            vocab=pieces, max_input_chars_per_word=max_input_chars_per_word
+        )
         self._cut = self.basic_tokenizer.cut
         self._ids_of_piece: dict[str, list[int]] = {}
         self._ids_of_word: dict[str, list[int]] = {}
@@ -261,8 +322,9 @@ class FullTokenizer:
         return b"".join(found)
 
     def _encode_piece(self, piece: str) -> list[int]:
-        if piece in self.basic_tokenizer.never_split:
-            return [self.vocab[piece]]
+        whole = self.basic_tokenizer.whole_token(piece)
+        if whole is not None:
+            return [self.vocab[whole]]
         ids: list[int] = []
         for word in self.basic_tokenizer.words(piece):
             known = self._ids_of_word.get(word)
@@ -284,7 +346,7 @@ class FullTokenizer:
         tokens: list[str] = []
         offsets: list[tuple[int, int]] = []
         for word, places in self.basic_tokenizer.words_with_places(convert_to_unicode(text)):
-            kept = word in self.basic_tokenizer.never_split
+            kept = word in self.basic_tokenizer.whole_tokens
             pieces = [word] if kept else self.wordpiece_tokenizer.tokenize(word)
             tokens += pieces
             if len(pieces) == 1:
@@ -336,6 +398,8 @@ class BasicTokenizer:
         strip_accents: Optional[bool] = None,
         tokenize_chinese_chars: bool = True,
         never_split: Iterable[str] = (),
+        added_tokens: Sequence[AddedToken] = (),
+        hugging_face: bool = False,
     ):
         """Sets the rules.
 
@@ -344,38 +408,91 @@ class BasicTokenizer:
           strip_accents: remove combining marks; None does so when lower-casing, as published.
           tokenize_chinese_chars: make a word of every CJK ideograph, as published.
           never_split: texts that are words wherever they stand, and stay as they are.
+          added_tokens: the same, of which some are looked for in text that has been cleaned.
+          hugging_face: follow Hugging Face's tokenizers where their rules are others than the
+            published ones: private-use characters are dropped, a capital sigma is lower-cased
+            alike wherever it stands, and 256 rare ideographs stay together.
         """
         self.do_lower_case = do_lower_case
         self.strip_accents = do_lower_case if strip_accents is None else strip_accents
-        self.never_split = frozenset(never_split)
         self._ideographs_apart = tokenize_chinese_chars
-        self._cleaned = _CharTable(_clean_char)
+        self._hugging_face = hugging_face
+        self._ideographs = _HUGGING_FACE_IDEOGRAPHS if hugging_face else _PUBLISHED_IDEOGRAPHS
+        self._clean_rule = _clean_char_as_hugging_face if hugging_face else _clean_char
+        self._cleaned = _CharTable(self._clean_rule)
+        self._cleaned_and_apart = _CharTable(self._clean_or_set_apart)
+        self._stripped = _CharTable(_strip_mark)
         self._split_rule = _strip_or_set_apart if self.strip_accents else _set_apart
         self._split = _CharTable(self._split_rule)
-        longest_first = sorted(self.never_split, key=len, reverse=True)
-        self._kept = re.compile(f"({'|'.join(map(re.escape, longest_first))})")
+        as_written = [token.content for token in added_tokens if not token.normalized]
+        self.never_split = frozenset([*never_split, *as_written])
+        self._kept = _one_of(self.never_split)
+        # In the form that the rules give it -> the token.
+        self._normalized = {
+            self._normalize(token.content): token.content
+            for token in reversed(added_tokens)
+            if token.normalized
+        }
+        self._kept_normalized = _one_of(self._normalized)
+        self.whole_tokens = self.never_split | frozenset(self._normalized.values())
+        self._marked = {_WHOLE + token: token for token in self.whole_tokens}
 
     def tokenize(self, text: Union[str, bytes]) -> list[str]:
         """Returns the words and punctuation marks of `text`, not yet cut into WordPieces."""
         words: list[str] = []
         for piece in self.cut(convert_to_unicode(text)):
-            words += [piece] if piece in self.never_split else self.words(piece)
+            whole = self.whole_token(piece)
+            words += self.words(piece) if whole is None else [whole]
         return words
+
+    @property
+    def set_apart(self) -> str:
+        """The ideographs that are words, as ranges of a character class; "" for none."""
+        return self._ideographs.ranges if self._ideographs_apart else ""
+
+    def whole_token(self, piece: str) -> Optional[str]:
+        """Returns the token that a piece of `cut` is as a whole; None for one to be cut further."""
+        return self._marked.get(piece)
 
     def cut(self, text: str) -> list[str]:
         """Cuts text where the rules would in any case: at white space and around ideographs.
 
         The words of the text are those of its pieces, one piece after the other. So the work on a
-        piece is done once, however often it occurs.
+        piece is done once, however often it occurs. Pieces that stay whole are marked, as other
+        text may look like them once it is lower-cased.
         """
-        if not self.never_split:
+        if not self._marked:
             return self._cut(text)
-        parts = self._kept.split(text)  # what is kept stands at the odd places
-        return [
-            piece
-            for index, part in enumerate(parts)
-            for piece in ([part] if index % 2 else self._cut(part))
-        ]
+        pieces: list[str] = []
+        # What is kept stands at the odd places.
+        for index, part in enumerate(self._kept.split(text) if self.never_split else [text]):
+            if index % 2:
+                pieces.append(_WHOLE + part)
+            elif self._normalized:
+                pieces += self._cut_normalized(part)
+            else:
+                pieces += self._cut(part)
+        return pieces
+
+    def _cut_normalized(self, text: str) -> list[str]:
+        pieces: list[str] = []
+        for index, part in enumerate(self._kept_normalized.split(self._normalize(text))):
+            pieces += [_WHOLE + self._normalized[part]] if index % 2 else self._cut(part)
+        return pieces
+
+    def _normalize(self, text: str) -> str:
+        """Does to a text all that is done before it is cut at punctuation marks."""
+        if not (text.isascii() and text.isprintable()):
+            text = text.translate(self._cleaned_and_apart)
+        if self.do_lower_case:
+            text = self._lower(text)
+        if self.strip_accents and not text.isascii():
+            text = unicodedata.normalize("NFD", text).translate(self._stripped)
+        return text
+
+    def _lower(self, text: str) -> str:
+        # The one letter that Python lower-cases by its place in the word.
+        return (text.replace("\u03a3", "\u03c3") if self._hugging_face else text).lower()
 
     def _cut(self, text: str) -> list[str]:
         if not text.isprintable():
@@ -383,7 +500,7 @@ class BasicTokenizer:
         if text.isascii():
             return text.split()
         if self._ideographs_apart and _NEAR_IDEOGRAPHS.search(text):
-            return _IDEOGRAPHS_AND_OTHERS.findall(text)
+            return self._ideographs.and_others.findall(text)
         return text.split()
 
     def words(self, piece: str) -> list[str]:
@@ -395,7 +512,7 @@ class BasicTokenizer:
         words: list[str] = []
         for word in piece.split():
             if self.do_lower_case:
-                word = word.lower()
+                word = self._lower(word)
             if self.strip_accents:
                 word = unicodedata.normalize("NFD", word)
             words += [word] if word.isalnum() else word.translate(self._split).split()
@@ -411,30 +528,61 @@ class BasicTokenizer:
         for index, part in enumerate(parts):
             if index % 2:
                 yield part, list(range(start, start + len(part)))
+            elif self._normalized:
+                yield from self._placed_normalized(part, start)
             else:
                 for word in self._placed_words(part, start):
-                    yield "".join(char for char, _ in word), [place for _, place in word]
+                    yield _text_and_places(word)
             start += len(part)
+
+    def _placed_normalized(self, text: str, start: int) -> Iterator[tuple[str, list[int]]]:
+        """As `words_with_places`, with added tokens that are looked for in cleaned text."""
+        placed = _apply(self._clean_or_set_apart, list(zip(text, itertools.count(start))))
+        if self.do_lower_case:
+            placed = self._lower_placed(placed)
+        if self.strip_accents:
+            placed = _apply(_strip_mark, _decompose_placed(placed))
+        done = 0
+        normalized = "".join(char for char, _ in placed)
+        matches = [
+            (*match.span(), match.group()) for match in self._kept_normalized.finditer(normalized)
+        ]
+        for begin, end, token in [*matches, (len(placed), len(placed), None)]:
+            for word in _split_placed(_apply(self._split_rule, placed[done:begin])):
+                yield _text_and_places(word)
+            if token is not None:
+                yield self._normalized[token], [place for _, place in placed[begin:end]]
+            done = end
 
     def _placed_words(self, text: str, start: int) -> Iterator["_Placed"]:
         placed = _apply(self._clean_or_set_apart, list(zip(text, itertools.count(start))))
         for word in _split_placed(placed):
             if self.do_lower_case:
-                word = _lower_placed(word)
+                word = self._lower_placed(word)
             if self.strip_accents:
                 word = _decompose_placed(word)
             yield from _split_placed(_apply(self._split_rule, word))
 
     def _clean_or_set_apart(self, char: str) -> str:
-        ideograph = self._ideographs_apart and _IDEOGRAPH.match(char)
-        return f" {char} " if ideograph else _clean_char(char)
+        ideograph = self._ideographs_apart and self._ideographs.one.match(char)
+        return f" {char} " if ideograph else self._clean_rule(char)
+
+    def _lower_placed(self, word: "_Placed") -> "_Placed":
+        # Lower-casing looks at the neighbours (a final sigma), but each character gives as many as
+        # it does alone.
+        lowered = self._lower("".join(char for char, _ in word))
+        places = [place for char, place in word for _ in char.lower()]
+        return list(zip(lowered, places))
 
 
 class WordpieceTokenizer:
     """Cuts words into the longest pieces found in the vocabulary, from the left."""
 
     def __init__(
-        self, vocab: dict[str, int], unk_token: str = UNKNOWN, max_input_chars_per_word: int = 200
+        self,
+        vocab: dict[str, int],
+        unk_token: str = UNKNOWN,
+        max_input_chars_per_word: int = LONGEST_WORD,
     ):
         self.vocab = vocab
         self.unk_token = unk_token
@@ -511,13 +659,37 @@ _VANISHING_SPACES = re.compile("[\x0b\x0c\x1c-\x1f\x85]")
 
 # The CJK Unified Ideographs with their extensions A to E, and the compatibility ideographs.
 # Hangul, Hiragana and Katakana are not among them: those scripts are cut like any other.
-_IDEOGRAPHS = (
-    "\u4e00-\u9fff\u3400-\u4dbf\U00020000-\U0002a6df\U0002a700-\U0002b73f"
-    "\U0002b740-\U0002b81f\U0002b820-\U0002ceaf\uf900-\ufaff\U0002f800-\U0002fa1f"
+_BEFORE_EXTENSION_E = (
+    "\u4e00-\u9fff\u3400-\u4dbf\U00020000-\U0002a6df\U0002a700-\U0002b73f\U0002b740-\U0002b81f"
 )
-_IDEOGRAPH = re.compile(f"[{_IDEOGRAPHS}]")
+_COMPATIBILITY = "\uf900-\ufaff\U0002f800-\U0002fa1f"
+
+
+class _Ideographs:
+    """Patterns: `one` ideograph; each of them `and_others`, what stands between white space."""
+
+    def __init__(self, ranges: str):
+        self.ranges = ranges
+        self.one = re.compile(f"[{ranges}]")
+        self.and_others = re.compile(rf"[{ranges}]|[^\s{ranges}]+")
+
+
+_PUBLISHED_IDEOGRAPHS = _Ideographs(f"{_BEFORE_EXTENSION_E}\U0002b820-\U0002ceaf{_COMPATIBILITY}")
+# Theirs have a slip in the beginning of extension E.
+_HUGGING_FACE_IDEOGRAPHS = _Ideographs(
+    f"{_BEFORE_EXTENSION_E}\U0002b920-\U0002ceaf{_COMPATIBILITY}"
+)
 _NEAR_IDEOGRAPHS = re.compile("[\u3400-\U0002fa1f]")  # one range is quicker to look for
-_IDEOGRAPHS_AND_OTHERS = re.compile(rf"[{_IDEOGRAPHS}]|[^\s{_IDEOGRAPHS}]+")
+
+# Before a piece that is a token as a whole. Text that is looked at next to it has no such character
+# (it is dropped in cleaning), or does not have the token in it.
+_WHOLE = "\0"
+
+
+def _one_of(texts: Iterable[str]) -> "re.Pattern[str]":
+    """Returns a pattern, in a group, of any of some texts; of those that fit, the longest."""
+    longest_first = sorted(texts, key=lambda text: (-len(text), text))
+    return re.compile(f"({'|'.join(map(re.escape, longest_first))})")
 
 
 # ASCII text without control characters: words, and whatever else is printed, each for itself.
@@ -531,6 +703,17 @@ def _clean_char(char: str) -> str:
     return " " if _is_whitespace(char) else char
 
 
+def _clean_char_as_hugging_face(char: str) -> str:
+    """As `_clean_char`, but private-use characters vanish, and any white space is a space."""
+    category = unicodedata.category(char)
+    return "" if category == "Co" else " " if category in ("Zl", "Zp") else _clean_char(char)
+
+
+def _strip_mark(char: str) -> str:
+    """Returns nothing for a combining mark (Unicode category Mn), anything else as it is."""
+    return "" if unicodedata.category(char) == "Mn" else char
+
+
 def _set_apart(char: str) -> str:
     """Returns a punctuation mark with spaces around it, anything else as it is."""
     return f" {char} " if _is_punctuation(char) else char
@@ -538,7 +721,7 @@ def _set_apart(char: str) -> str:
 
 def _strip_or_set_apart(char: str) -> str:
     """As `_set_apart`, and combining marks (Unicode category Mn) vanish."""
-    return "" if unicodedata.category(char) == "Mn" else _set_apart(char)
+    return _set_apart(char) if _strip_mark(char) else ""
 
 
 def _is_whitespace(char: str) -> bool:
@@ -566,6 +749,10 @@ def _is_punctuation(char: str) -> bool:
 _Placed = list[tuple[str, int]]
 
 
+def _text_and_places(word: _Placed) -> tuple[str, list[int]]:
+    return "".join(char for char, _ in word), [place for _, place in word]
+
+
 def _apply(rule: Callable[[str], str], placed: _Placed) -> _Placed:
     """Replaces every character by what `rule` makes of it, at the same place."""
     return [(each, place) for char, place in placed for each in rule(char)]
@@ -576,14 +763,6 @@ def _split_placed(placed: _Placed) -> Iterator[_Placed]:
     for is_space, group in itertools.groupby(placed, lambda pair: pair[0].isspace()):
         if not is_space:
             yield list(group)
-
-
-def _lower_placed(word: _Placed) -> _Placed:
-    # Lower-casing looks at the neighbours (a final sigma), but each character gives as many as it
-    # does alone.
-    lowered = "".join(char for char, _ in word).lower()
-    places = [place for char, place in word for _ in char.lower()]
-    return list(zip(lowered, places))
 
 
 def _decompose_placed(word: _Placed) -> _Placed:
@@ -610,6 +789,7 @@ _JOINS_BOTH = frozenset("-/_'\u2010\u2011")
 def _as_written(words: list[str]) -> str:
     """Joins words with spaces, but sets punctuation and ideographs without them."""
     text = ""
+    is_ideograph = _PUBLISHED_IDEOGRAPHS.one.match
     for word in words:
         before = text[-1:]
         tight = (
@@ -617,7 +797,7 @@ def _as_written(words: list[str]) -> str:
             or word in _JOINS_BOTH
             or before in _JOINS_RIGHT
             or before in _JOINS_BOTH
-            or (_IDEOGRAPH.match(word) and (_IDEOGRAPH.match(before) or before in _JOINS_LEFT))
+            or (is_ideograph(word) and (is_ideograph(before) or before in _JOINS_LEFT))
         )
         text += word if tight or not text else f" {word}"
     return text

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import glob
+import json
 import os
 import re
 import tempfile
@@ -17,6 +18,7 @@ from bert_toolkit import cluster, files, object_checkpoints
 from bert_toolkit.errors import UserError
 
 SAFETENSORS = "model.safetensors"
+SHARDED = f"{SAFETENSORS}.index.json"  # lists the files that weights are divided among
 GOOGLE_NAME = "bert_model.ckpt"
 
 # A classifier's head may have another size than the one in the checkpoint, when it was trained for
@@ -30,10 +32,11 @@ _NOT_WEIGHTS = re.compile(r"(^|/)(adam_[mv]|global_step|lamb_[mv])$|^_CHECKPOINT
 
 
 def find(path: str, flag: str) -> str:
-    """Returns the checkpoint that `path` means: a TensorFlow prefix, V1 file or .safetensors file.
+    """Returns the checkpoint that `path` means: a prefix, a V1 file, .safetensors or their index.
 
     Args:
-      path: a directory, a prefix, an .index or .data file, a V1 file or a .safetensors file.
+      path: a directory, a prefix, an .index or .data file, a V1 file, a .safetensors file or its
+        index.
       flag: the flag it was given with, for messages.
 
     Raises:
@@ -49,19 +52,38 @@ def find(path: str, flag: str) -> str:
             f"--{flag}={path}: no checkpoint there; expected a prefix such as bert_model.ckpt, its"
             " .index file, a directory or a model.safetensors"
         )
-    if path.endswith((".bin", ".pt", ".pth")):
-        raise UserError(
-            f"--{flag}={path}: a pickle, which can run any code when read; save the model as"
-            f" {SAFETENSORS} (transformers: save_pretrained)"
-        )
+    if path.endswith(_PICKLES):
+        raise UserError(f"--{flag}={path}: {_about_pickle(path)}")
+    index = os.path.join(os.path.dirname(path), SHARDED)
+    if re.search(r"-\d+-of-\d+\.safetensors$", path) and files.exists(index):
+        return index
     return path
+
+
+_PICKLES = (".bin", ".pt", ".pth")
+
+
+def _about_pickle(path: str) -> str:
+    """Returns why weights in a pickle are not read, and the command that makes them readable."""
+    directory = os.path.dirname(path) or "."
+    # Of several files that the weights are divided among, all.
+    pattern = re.sub(r"-\d+-of-(\d+)(\.\w+)$", r"-*-of-\1\2", path)
+    command = (
+        "import glob, torch, safetensors.torch as s; s.save_file({k: v.clone().contiguous() for f"
+        f" in glob.glob('{pattern}') for k, v in torch.load(f, map_location='cpu',"
+        f" weights_only=True).items()}}, '{os.path.join(directory, SAFETENSORS)}')"
+    )
+    return (
+        "a pickle, which can run any code when read; expected safetensors; where torch is"
+        f' installed, this command makes them of it: python -c "{command}"'
+    )
 
 
 def _find_in_directory(directory: str, flag: str) -> str:
     latest = tf.train.latest_checkpoint(directory)
     if latest:
         return latest
-    for name in (GOOGLE_NAME, SAFETENSORS):
+    for name in (GOOGLE_NAME, SAFETENSORS, SHARDED):
         candidate = os.path.join(directory, name)
         if files.exists(candidate) or files.exists(f"{candidate}.index"):
             return candidate
@@ -70,11 +92,31 @@ def _find_in_directory(directory: str, flag: str) -> str:
     )
     if len(prefixes) == 1:
         return os.path.join(directory, prefixes[0])
-    found = f"several checkpoints ({', '.join(prefixes)})" if prefixes else "no checkpoint"
+    if prefixes:
+        named = f"--{'init_checkpoint' if flag == 'bert_dir' else flag}"
+        raise UserError(
+            f"--{flag}={directory}: several checkpoints ({', '.join(prefixes)}) in it; expected"
+            f" one; name it, {named}={os.path.join(directory, prefixes[-1])} say, or leave only"
+            " that one there"
+        )
+    names = sorted(name.strip("/") for name in tf.io.gfile.listdir(directory))
+    pickles = [name for name in names if name.endswith(_PICKLES) and name not in _NO_WEIGHTS]
+    if pickles:
+        raise UserError(
+            f"--{flag}={directory}: {pickles[0]} in it is"
+            f" {_about_pickle(os.path.join(directory, pickles[0]))}"
+        )
+    others = [name for name in names if name in _OTHER_FORMATS]
+    found = f"no checkpoint but {', '.join(others)}" if others else "no checkpoint"
     raise UserError(
         f"--{flag}={directory}: {found} in it; expected {GOOGLE_NAME}, {SAFETENSORS} or a training"
-        " output; name one with --init_checkpoint"
+        " output; copy the model's weights there"
     )
+
+
+# Pickles that lie beside a model's weights, and weights that are not read.
+_NO_WEIGHTS = ("training_args.bin", "optimizer.pt", "scheduler.pt", "rng_state.pth", "scaler.pt")
+_OTHER_FORMATS = ("tf_model.h5", "flax_model.msgpack", "model.onnx")
 
 
 def shapes(checkpoint: str) -> dict[str, list[int]]:
@@ -93,12 +135,9 @@ def shapes_and_types(checkpoint: str) -> dict[str, tuple[list[int], np.dtype]]:
     Args:
       checkpoint: as `find` returns it.
     """
-    if checkpoint.endswith(".safetensors"):
-        import safetensors
-
-        with safetensors.safe_open(checkpoint, framework="np") as reader:
-            arrays = {name: reader.get_tensor(name) for name in reader.keys()}  # noqa: SIM118
-        return {name: (list(value.shape), value.dtype) for name, value in arrays.items()}
+    if _is_safetensors(checkpoint):
+        tensors = _read_tensors(checkpoint)
+        return {name: (list(value.shape), value.dtype) for name, value in tensors}
     reader = tf.train.load_checkpoint(checkpoint)
     types = reader.get_variable_to_dtype_map()
     return {
@@ -231,21 +270,55 @@ def name_from_hugging_face(name: str) -> Optional[str]:
 def read_safetensors(path: str) -> dict[str, np.ndarray]:
     """Returns the weights of a .safetensors file, float32, under their published names.
 
-    torch keeps the kernel of a linear layer as [out, in], BERT's checkpoints as [in, out].
+    Of an index, the weights of all files that it lists. torch keeps the kernel of a linear layer as
+    [out, in], BERT's checkpoints as [in, out].
     """
+    weights: dict[str, np.ndarray] = {}
+    for original, tensor in _read_tensors(path):
+        name = name_from_hugging_face(original)
+        if name is not None:
+            value = tensor.astype(np.float32)
+            weights[name] = value.T if name.endswith("/kernel") else value
+    return weights
+
+
+def _is_safetensors(checkpoint: str) -> bool:
+    return checkpoint.endswith((".safetensors", ".safetensors.index.json"))
+
+
+def _read_tensors(path: str) -> Iterator[tuple[str, np.ndarray]]:
+    """Yields names and values of a .safetensors file, or of all that an index lists."""
     import safetensors
 
-    weights: dict[str, np.ndarray] = {}
+    for part in _parts(path):
+        try:
+            with safetensors.safe_open(part, framework="np") as reader:
+                for name in reader.keys():  # noqa: SIM118 (this reader is no dict)
+                    yield name, reader.get_tensor(name)
+        except (OSError, safetensors.SafetensorError) as error:
+            raise UserError(
+                f"{part}: cannot be read as safetensors ({_first_line(error)})"
+            ) from None
+
+
+def _parts(path: str) -> list[str]:
+    """Returns the .safetensors files of a checkpoint."""
+    if not path.endswith(".json"):
+        return [path]
     try:
-        with safetensors.safe_open(path, framework="np") as reader:
-            for original in reader.keys():  # noqa: SIM118 (this reader is no dict)
-                name = name_from_hugging_face(original)
-                if name is not None:
-                    value = reader.get_tensor(original).astype(np.float32)
-                    weights[name] = value.T if name.endswith("/kernel") else value
-    except (OSError, safetensors.SafetensorError) as error:
-        raise UserError(f"{path}: cannot be read as safetensors ({_first_line(error)})") from None
-    return weights
+        names = sorted(set(json.loads(files.read_text(path))["weight_map"].values()))
+        parts = [os.path.join(os.path.dirname(path), name) for name in names]
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise UserError(
+            f"{path}: no weight_map in it; expected the index of a model's .safetensors files"
+        ) from None
+    for part in parts:
+        if not files.exists(part):
+            raise UserError(
+                f"{path} lists {os.path.basename(part)}, which is not there; copy all files of the"
+                " model"
+            )
+    return parts
 
 
 def read(checkpoint: str) -> dict[str, np.ndarray]:
@@ -254,7 +327,7 @@ def read(checkpoint: str) -> dict[str, np.ndarray]:
     Args:
       checkpoint: as `find` returns it.
     """
-    if checkpoint.endswith(".safetensors"):
+    if _is_safetensors(checkpoint):
         return read_safetensors(checkpoint)
     there = shapes(checkpoint)
     reader = tf.train.load_checkpoint(checkpoint)
@@ -279,7 +352,7 @@ def as_tensorflow(checkpoint: Optional[str]) -> Iterator[Optional[Weights]]:
     """
     if checkpoint is None:
         yield None
-    elif not checkpoint.endswith(".safetensors") and not object_checkpoints.is_object_based(
+    elif not _is_safetensors(checkpoint) and not object_checkpoints.is_object_based(
         shapes(checkpoint)
     ):
         yield Weights(checkpoint, checkpoint)
@@ -374,6 +447,28 @@ def fit_shapes(there: Mapping[str, Sequence[int]], source: str, variables: Seque
         resized=resized,
         unused=sorted(name for name in there if name not in here and not _NOT_WEIGHTS.search(name)),
     )
+
+
+ANOTHER_CHECKPOINT = "use a checkpoint that has them"
+
+
+def check_complete(fitting: Fit, source: str, advice: str = ANOTHER_CHECKPOINT) -> None:
+    """Raises a UserError if a network that is not trained any more has variables to start anew.
+
+    Args:
+      fitting: of the checkpoint and the network.
+      source: the checkpoint.
+      advice: what to do where a part is missing.
+    """
+    if fitting.absent:
+        raise UserError(
+            f"{source}: has no trained {some(fitting.absent)}, which this needs; {advice}"
+        )
+    if fitting.resized:
+        raise UserError(
+            f"{source}: its {some(fitting.resized)} are for another number of labels than there are"
+            " here; expected the labels that it was trained for; give those"
+        )
 
 
 def restore_at_start(weights: Weights, fitting: Fit) -> None:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Optional
 import numpy as np
 from absl import logging
 
-from bert_toolkit import files, problems, tables, tasks
+from bert_toolkit import files, hugging_face, problems, tables, tasks
 from bert_toolkit.data_flags import DataOptions
 from bert_toolkit.errors import UserError
 from bert_toolkit.problems import MULTI, REGRESSION, SINGLE, Problem
@@ -302,14 +302,16 @@ def _check_label(label: Any) -> None:
 
 def _problem(task: Task, train: Any, directories: Sequence[str]) -> Problem:
     """Returns what is to be predicted: declared, or known to a model, or seen in the data."""
+    known = stored(directories) if train is None else None
     if task.kind is not None and (task.labels is not None or task.kind == REGRESSION):
-        return Problem(task.kind, task.labels or ())
+        return _in_order_of(known, Problem(task.kind, task.labels or ()))
     if train is None:
-        known = stored(directories)
+        if task.labels is not None:
+            return _in_order_of(known, Problem(known.kind if known else SINGLE, task.labels))
         if known is None:
             raise UserError(
-                "the labels are not known: --output_dir holds no model trained by this program;"
-                " pass --labels, or --train_file to train one"
+                "the labels are not known: --output_dir holds no model trained by this program, and"
+                " --bert_dir no classifier; pass --labels, or --train_file to train one"
             )
         if task.kind not in (None, known.kind):
             raise UserError(
@@ -342,6 +344,29 @@ def _problem(task: Task, train: Any, directories: Sequence[str]) -> Problem:
     return problem
 
 
+def _in_order_of(known: Optional[Problem], wanted: Problem) -> Problem:
+    """Returns a problem with its labels in the order of a trained model's outputs.
+
+    Raises:
+      UserError: the model was trained for others.
+    """
+    if known is None or not known.labels or not wanted.labels:
+        return wanted
+    numbers = tuple(map(str, range(len(known.labels))))
+    nameless = all(map(hugging_face.UNNAMED.fullmatch, known.labels))
+    if wanted.labels == numbers or (nameless and len(wanted.labels) == len(known.labels)):
+        return wanted
+    names = {label.lower(): label for label in wanted.labels}
+    there = [label.lower() for label in known.labels]
+    if sorted(names) != sorted(there):
+        raise UserError(
+            f"the labels asked for are {', '.join(wanted.labels)}, but the model was trained for"
+            f" {', '.join(known.labels)}; expected those, in any order, or a number for each from"
+            " 0; or use another model"
+        )
+    return dataclasses.replace(wanted, labels=tuple(names[label] for label in there))
+
+
 def _check_number(path: str, problem: Problem, rows: int) -> None:
     if problem.kind == REGRESSION:
         return
@@ -370,21 +395,32 @@ def _as_stored(label: Any, kind: Optional[str], separator: Optional[str]) -> Any
 
 
 def stored(directories: Sequence[str]) -> Optional[Problem]:
-    """Returns what the model in the first directory that has one predicts; None if none has."""
+    """Returns what the model in the first directory that has one predicts; None if none has.
+
+    The directory is one that `store` wrote to, or one of Hugging Face's.
+    """
     for directory in directories:
         path = os.path.join(directory, TASK_FILE)
         if files.exists(path):
             task = json.loads(files.read_text(path))
             return Problem(task["problem_type"], tuple(task["labels"]))
+        path = os.path.join(directory, hugging_face.CONFIG)
+        if files.exists(path):
+            return hugging_face.problem_of(path)
     return None
 
 
 def store(directory: str, data: Data) -> None:
     """Writes what is predicted beside a model, for later runs."""
+    store_problem(directory, data.problem, data.metric)
+
+
+def store_problem(directory: str, problem: Problem, metric: Optional[str] = None) -> None:
+    """Writes what a model predicts, and a metric that it is judged by, else the usual one."""
     task = {
-        "problem_type": data.problem.kind,
-        "labels": data.problem.labels,
-        "metric": data.metric,
+        "problem_type": problem.kind,
+        "labels": problem.labels,
+        "metric": metric or USUAL_METRIC[problem.kind],
     }
     files.write_text(os.path.join(directory, TASK_FILE), json.dumps(task, indent=2) + "\n")
 

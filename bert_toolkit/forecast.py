@@ -57,7 +57,7 @@ def look(paths: Sequence[str], recipe: Recipe) -> Forecast:
     Raises:
       UserError: a file cannot be read, or there is no text in the samples.
     """
-    tokenizer = FullTokenizer(recipe.vocab_file, **dataclasses.asdict(recipe.rules))
+    tokenizer = recipe.rules.tokenizer(recipe.vocab_file)
     lines = list(_sample(paths))
     sample_bytes = sum(len(line.encode()) + 1 for line in lines)
     all_bytes = text_bytes(paths)

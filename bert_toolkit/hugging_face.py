@@ -1,18 +1,20 @@
-"""Writing models as Hugging Face's transformers load them: config.json, model.safetensors."""
+"""Models as Hugging Face's transformers have them: config.json, model.safetensors."""
 
 import json
 import os
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, Optional
+from typing import TYPE_CHECKING, Any, Optional
 
 import numpy as np
 
-from bert_toolkit import files
+from bert_toolkit import files, tokenizer_config
 from bert_toolkit.errors import UserError
-from bert_toolkit.problems import MULTI, REGRESSION, SINGLE
+from bert_toolkit.problems import MULTI, REGRESSION, SINGLE, Problem
 from bert_toolkit.tokenizers import Rules
-from modeling import BertConfig
+
+if TYPE_CHECKING:  # it imports TensorFlow
+    from modeling import BertConfig
 
 CONFIG, WEIGHTS, VOCABULARY = "config.json", "model.safetensors", "vocab.txt"
 TOKENIZER = "tokenizer_config.json"
@@ -37,6 +39,46 @@ _PROBLEMS = {
 }
 
 
+_CLASSIFIER = "BertForSequenceClassification"
+# The name of a label that nobody has named.
+UNNAMED = re.compile(r"LABEL_\d+")
+
+
+def problem_of(path: str) -> Optional[Problem]:
+    """Returns what the model of a config.json predicts; None if it is no classifier.
+
+    Raises:
+      UserError: the file is damaged, or says what cannot be.
+    """
+    try:
+        config = dict(json.loads(files.read_text(path)))
+        if _CLASSIFIER not in (config.get("architectures") or ()):
+            return None
+        names = {int(number): str(label) for number, label in config.get("id2label", {}).items()}
+    except (ValueError, TypeError, AttributeError):
+        raise UserError(f"{path}: not a model's config with labels by their numbers") from None
+    labels = tuple(names[number] for number in sorted(names)) or ("LABEL_0", "LABEL_1")
+    if sorted(names) != list(range(len(names))) or len(set(labels)) < len(labels):
+        raise UserError(
+            f"{path}: id2label has the labels {names}; expected one for each number from 0, each"
+            " once; mend it"
+        )
+    kinds = {theirs: ours for ours, theirs in _PROBLEMS.items()}
+    kind = config.get("problem_type")
+    if kind is None:
+        kind = _PROBLEMS[REGRESSION if len(labels) == 1 else SINGLE]
+    if kind not in kinds:
+        raise UserError(
+            f"{path}: problem_type is {kind!r}; expected one of {', '.join(kinds)}; mend it"
+        )
+    if kinds[kind] == REGRESSION and len(labels) > 1:
+        raise UserError(
+            f"{path}: {len(labels)} numbers are predicted of a text; expected one; use another"
+            " model"
+        )
+    return Problem(kinds[kind], () if kinds[kind] == REGRESSION else labels)
+
+
 def name_of(published: str) -> str:
     """Returns Hugging Face's name of a weight; checkpoints.name_from_hugging_face inverts it."""
     name = published
@@ -50,7 +92,7 @@ def name_of(published: str) -> str:
 def architecture(names: Sequence[str]) -> str:
     """Returns the class of transformers that has the heads of a model."""
     if "output_weights" in names:
-        return "BertForSequenceClassification"
+        return _CLASSIFIER
     if "cls/seq_relationship/output_weights" in names:
         return "BertForPreTraining"
     if "cls/predictions/output_bias" in names:
@@ -60,12 +102,11 @@ def architecture(names: Sequence[str]) -> str:
 
 def write(
     directory: str,
-    config: BertConfig,
+    config: "BertConfig",
     weights: Mapping[str, np.ndarray],
     vocab_file: Optional[str],
     rules: Rules,
-    labels: Sequence[str] = (),
-    problem_kind: Optional[str] = None,
+    problem: Optional[Problem] = None,
 ) -> None:
     """Writes a model directory.
 
@@ -75,8 +116,7 @@ def write(
       weights: by their published names, in the type to store.
       vocab_file: to copy.
       rules: of the tokenizer.
-      labels: of a classifier, by id.
-      problem_kind: of a classifier, one of problems.KINDS.
+      problem: what a classifier predicts, if it is known.
     """
     from safetensors.numpy import save
 
@@ -89,7 +129,7 @@ def write(
         # torch keeps the kernel of a linear layer as [out, in].
         tensors[new] = np.ascontiguousarray(value.T if name.endswith("/kernel") else value)
     dtype = next(iter(weights.values())).dtype.name
-    settings = _config(config, theirs, dtype, labels, problem_kind)
+    settings = _config(config, theirs, dtype, problem)
     texts = {
         CONFIG: json.dumps(settings, indent=2, sort_keys=True) + "\n",
         TOKENIZER: json.dumps(_tokenizer(config, rules), indent=2) + "\n",
@@ -97,19 +137,17 @@ def write(
     for name, text in texts.items():
         files.write_text(os.path.join(directory, name), text)
     if vocab_file:
-        # Not a copy: a byte-order mark would be part of the first token there.
-        files.write_text(os.path.join(directory, VOCABULARY), files.read_text(vocab_file))
+        tokenizer_config.write_vocabulary(vocab_file, os.path.join(directory, VOCABULARY))
     with files.replacing([os.path.join(directory, WEIGHTS)]) as [unfinished]:
         with files.open_binary(unfinished, "wb") as writer:
             writer.write(save(tensors, metadata={"format": "pt"}))
 
 
 def _config(
-    config: BertConfig,
+    config: "BertConfig",
     theirs: str,
     dtype: str,
-    labels: Sequence[str],
-    problem_kind: Optional[str],
+    problem: Optional[Problem],
 ) -> dict[str, Any]:
     settings = config.to_dict()
     activation = settings["hidden_act"]
@@ -119,19 +157,19 @@ def _config(
         torch_dtype=dtype,
         hidden_act=_ACTIVATIONS.get(activation, activation),
     )
-    if theirs == "BertForSequenceClassification":
-        settings["problem_type"] = _PROBLEMS[problem_kind or SINGLE]
-        named = labels or ["LABEL_0"]
+    if theirs == _CLASSIFIER:
+        settings["problem_type"] = _PROBLEMS[problem.kind if problem else SINGLE]
+        named = (problem.labels if problem else ()) or ("LABEL_0",)
         settings["id2label"] = {str(number): label for number, label in enumerate(named)}
         settings["label2id"] = {label: number for number, label in enumerate(named)}
     return settings
 
 
-def _tokenizer(config: BertConfig, rules: Rules) -> dict[str, Any]:
+def _tokenizer(config: "BertConfig", rules: Rules) -> dict[str, Any]:
     return {
         "tokenizer_class": "BertTokenizer",
         "model_max_length": config.max_position_embeddings,
-        **json.loads(rules.to_json()),
+        **rules.to_dict(),
     }
 
 

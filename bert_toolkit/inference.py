@@ -70,9 +70,7 @@ class Model:
             weights = checkpoints.read(checkpoint)
             shapes = {name: value.shape for name, value in weights.items()}
             fitting = checkpoints.fit_shapes(shapes, checkpoint, tf.trainable_variables())
-            missing = [*fitting.absent, *fitting.resized]
-            if missing:
-                raise UserError(f"{checkpoint}: has no trained {checkpoints.some(missing)}")
+            checkpoints.check_complete(fitting, checkpoint)
             config = tf.ConfigProto(allow_soft_placement=True)
             config.gpu_options.allow_growth = True
             self._session = tf.Session(graph=graph, config=config)

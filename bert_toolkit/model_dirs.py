@@ -1,8 +1,9 @@
 """A model's files: finding them in a directory or by flags, checking that they fit, writing them.
 
 A directory is one of Google's (bert_config.json, vocab.txt, bert_model.ckpt), one of Hugging Face's
-(config.json, vocab.txt, model.safetensors), or the output of a stage, which looks like Google's
-with an Estimator's checkpoints in it and a tokenizer_config.json with the tokenizer's rules.
+(config.json, vocab.txt or tokenizer.json, model.safetensors), or the output of a stage, which looks
+like Google's with an Estimator's checkpoints in it and a tokenizer_config.json with the tokenizer's
+rules.
 """
 
 import dataclasses
@@ -14,7 +15,14 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 from absl import logging
 
-from bert_toolkit import checkpoints, files, tokenizers, training_notes
+from bert_toolkit import (
+    checkpoints,
+    datasets,
+    files,
+    tokenizer_config,
+    tokenizers,
+    training_notes,
+)
 from bert_toolkit.cli import ModelOptions
 from bert_toolkit.errors import UserError
 from modeling import BertConfig
@@ -41,12 +49,20 @@ class ModelFiles:
     def tokenizer(self) -> FullTokenizer:
         """Loads the tokenizer; a UserError if there is none or it does not fit the config."""
         if self.vocab_file is None:
-            raise UserError("--vocab_file is required (or --bert_dir)")
+            names = " or ".join(tokenizer_config.VOCABULARIES)
+            raise UserError(
+                f"{os.path.dirname(self.config_file) or '.'}: no {names} in it; expected the"
+                " model's own vocabulary; copy it there"
+            )
         tokenizer = tokenizers.load(self.vocab_file, self.rules)
         entries, expected = max(tokenizer.vocab.values()) + 1, self.config.vocab_size
         found = f"{self.vocab_file} has {entries:,} entries, {self.config_file} says {expected:,}"
         if not 0 <= expected - entries < LARGEST_VOCABULARY_PADDING:
-            raise UserError(f"{found}. Use this model's own vocabulary.")
+            less_or_more = "less" if entries < expected else "more"
+            raise UserError(
+                f"{found}: {abs(expected - entries):,} {less_or_more}. Use this model's own"
+                " vocabulary."
+            )
         if entries != expected:
             logging.warning(
                 "%s; the last %d rows of the model are unused", found, expected - entries
@@ -69,7 +85,7 @@ def find(options: ModelOptions) -> ModelFiles:
         if not files.is_directory(options.bert_dir):
             raise UserError(f"--bert_dir={options.bert_dir}: no such directory")
         config_file = config_file or _in_directory(options.bert_dir, CONFIG, "config.json")
-        vocab_file = vocab_file or _in_directory(options.bert_dir, VOCABULARY)
+        vocab_file = vocab_file or _in_directory(options.bert_dir, *tokenizer_config.VOCABULARIES)
         checkpoint = checkpoint or options.bert_dir
         if config_file is None:
             raise UserError(f"--bert_dir={options.bert_dir}: no {CONFIG} or config.json in it")
@@ -128,7 +144,7 @@ def write(directory: str, model: ModelFiles, labels: Sequence[str] = ()) -> None
             files.write_text(path, text)
     vocab_copy = os.path.join(directory, VOCABULARY)
     if model.vocab_file and (fresh or not files.exists(vocab_copy)):
-        files.copy(model.vocab_file, vocab_copy)
+        tokenizer_config.write_vocabulary(model.vocab_file, vocab_copy)
 
 
 def write_complete(
@@ -153,9 +169,14 @@ def write_complete(
     files.write_text(os.path.join(directory, tokenizers.RULES_FILE), model.rules.to_json())
     text = "".join(f"{token}\n" for token in tokens)
     files.write_text(os.path.join(directory, VOCABULARY), text)
-    labels = model.init_checkpoint and os.path.join(os.path.dirname(model.init_checkpoint), LABELS)
-    if labels and files.exists(labels):
-        files.copy(labels, os.path.join(directory, LABELS))
+    origin = os.path.dirname(model.init_checkpoint or "")
+    problem = datasets.stored([origin])
+    if problem:
+        datasets.store_problem(directory, problem)
+        labels = "".join(f"{label}\n" for label in problem.labels)
+        files.write_text(os.path.join(directory, LABELS), labels)
+    elif files.exists(os.path.join(origin, LABELS)):
+        files.copy(os.path.join(origin, LABELS), os.path.join(directory, LABELS))
     checkpoints.save(prefix, weights)
 
 

@@ -23,6 +23,7 @@ def encoder(
     features: Mapping[str, tf.Tensor],
     mode: str,
     engine: Engine,
+    with_pooler: bool = True,
 ) -> modeling.BertModel:
     """Builds BERT over the features that every stage has, with dropout if `mode` is TRAIN."""
     return modeling.BertModel(
@@ -36,6 +37,7 @@ def encoder(
         remove_padding=engine.remove_padding,
         precision=engine.precision,
         recompute=engine.recompute and mode == TRAIN,
+        with_pooler=with_pooler,
     )
 
 
@@ -45,6 +47,7 @@ def make(
     init_checkpoint: Optional[checkpoints.Weights],
     use_tpu: bool = False,
     training: Optional[Training] = None,
+    if_untrained: str = "train first (--do_train)",
 ) -> Callable[..., Any]:
     """Returns a model function (features, labels, mode, params) -> TPUEstimatorSpec.
 
@@ -54,6 +57,7 @@ def make(
       init_checkpoint: weights to start from where `model_dir` has none.
       use_tpu: whether the function runs on a TPU.
       training: needed in mode TRAIN.
+      if_untrained: what to do where the weights lack a part of the network.
     """
 
     def model_fn(features, labels, mode, params):
@@ -68,7 +72,7 @@ def make(
                 training_hooks=[_progress(step, training.num_train_steps, model_dir)],
             )
         outputs = network(features, mode)
-        scaffold_fn = _initial_weights(mode, model_dir, init_checkpoint, use_tpu)
+        scaffold_fn = _initial_weights(mode, model_dir, init_checkpoint, use_tpu, if_untrained)
         spec = {"mode": mode, "loss": outputs.loss, "scaffold_fn": scaffold_fn}
         if mode == PREDICT:
             spec["predictions"] = dict(outputs.predictions)
@@ -104,6 +108,7 @@ def _initial_weights(
     model_dir: Optional[str],
     init_checkpoint: Optional[checkpoints.Weights],
     use_tpu: bool,
+    if_untrained: str = "",
 ):
     """Decides where the weights of the network just built come from, and checks that they fit.
 
@@ -127,12 +132,8 @@ def _initial_weights(
     fitting = checkpoints.fit(init_checkpoint, variables)
     logging.info("%s: %s", init_checkpoint.source, fitting.text())
     checkpoints.warn_of_new_encoder_variables(fitting)
-    new = [*fitting.absent, *fitting.resized]
-    if new and not training:
-        raise UserError(
-            f"{init_checkpoint.source}: has no trained {checkpoints.some(new)}, which this needs;"
-            " train first (--do_train)"
-        )
+    if not training:
+        checkpoints.check_complete(fitting, init_checkpoint.source, if_untrained)
     if not use_tpu:
         checkpoints.restore_at_start(init_checkpoint, fitting)
         return None

@@ -1,8 +1,8 @@
 """Options of the commands, each declared once: type, default, help, bounds.
 
-A command's options are a frozen dataclass whose fields are made by `option`. Flags, --help, the checks
-of single values and docs/flags.md are made from it (cli.py, flag_pages.py). Options are pure: making
-one looks at no file and at no environment.
+A command's options are a frozen dataclass whose fields are made by `option`. Flags, --help, the
+checks of single values and docs/flags.md are made from it (cli.py). Options are pure: making one
+looks at no file and at no environment.
 
     @dataclasses.dataclass(frozen=True)
     class Options(ModelOptions):

@@ -4,6 +4,7 @@ import dataclasses
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 
 import tensorflow.compat.v1 as tf
@@ -17,10 +18,10 @@ from bert_toolkit import (
     files,
     graph_text,
     model_dirs,
+    tokenizer_config,
     vectors,
 )
 from bert_toolkit.engine import DEFAULT_ENGINE, Engine
-from bert_toolkit.errors import UserError
 from bert_toolkit.estimator_api import PREDICT
 from bert_toolkit.problems import MULTI, SINGLE, Problem
 
@@ -110,13 +111,18 @@ def write_saved_model(
 
 
 def _save(exported: Exported, directory: str, with_text: bool, max_seq_length: int) -> None:
-    with tf.Graph().as_default(), tf.Session() as session:
+    with (
+        tempfile.TemporaryDirectory(prefix="bert-toolkit-") as made,
+        tf.Graph().as_default(),
+        tf.Session() as session,
+    ):
+        assets = write_assets(exported, made)
         signatures = {"serving_default": _token_signature(exported.answers, DEFAULT_ENGINE)}
         if with_text:
-            signatures |= _text_signatures(exported, max_seq_length)
+            signatures |= _text_signatures(exported, max_seq_length, made)
         _load_weights(session, exported)
         session.run(tf.tables_initializer())
-        _add_assets(exported)
+        _add_assets(assets)
         builder = tf.saved_model.builder.SavedModelBuilder(directory)
         builder.add_meta_graph_and_variables(
             session,
@@ -142,9 +148,9 @@ def _token_signature(answers: Answers, engine: Engine) -> Signature:
         return inputs, answers(inputs, engine)
 
 
-def _text_signatures(exported: Exported, max_seq_length: int) -> dict[str, Signature]:
-    assert exported.files.vocab_file
-    tokenizer = graph_text.GraphTokenizer(exported.files.vocab_file, exported.files.rules)
+def _text_signatures(exported: Exported, max_seq_length: int, assets: str) -> dict[str, Signature]:
+    vocab_file = os.path.join(assets, model_dirs.VOCABULARY)
+    tokenizer = graph_text.GraphTokenizer(vocab_file, exported.files.rules)
     text, first, second = (
         tf.placeholder(tf.string, [None], name) for name in ("text", "text_a", "text_b")
     )
@@ -171,9 +177,7 @@ def _load_weights(session: tf.Session, exported: Exported) -> None:
     weights = checkpoints.read(exported.checkpoint)
     shapes = {name: value.shape for name, value in weights.items()}
     fitting = checkpoints.fit_shapes(shapes, exported.checkpoint, tf.trainable_variables())
-    missing = [*fitting.absent, *fitting.resized]
-    if missing:
-        raise UserError(f"{exported.checkpoint}: has no trained {checkpoints.some(missing)}")
+    checkpoints.check_complete(fitting, exported.checkpoint)
     if set(fitting.unused) & set(checkpoints.HEADS):
         logging.warning(
             "%s: has a classifier's head, but no task.json says what it predicts; its vectors are"
@@ -183,20 +187,12 @@ def _load_weights(session: tf.Session, exported: Exported) -> None:
     checkpoints.assign(session, weights, fitting.restored)
 
 
-def _add_assets(exported: Exported) -> None:
+def _add_assets(paths: Sequence[str]) -> None:
     """Files that go with the model: its vocabulary, and labels by their lines."""
-    paths = {os.path.basename(path): path for path in _asset_paths(exported)}
     there = tf.get_collection(tf.GraphKeys.ASSET_FILEPATHS)  # the table's vocabulary
-    if there:
-        paths.pop(model_dirs.VOCABULARY, None)
-    for path in paths.values():
-        tf.add_to_collection(tf.GraphKeys.ASSET_FILEPATHS, tf.constant(path))
-
-
-def _asset_paths(exported: Exported) -> list[str]:
-    paths = [exported.files.vocab_file] if exported.files.vocab_file else []
-    labels = os.path.join(os.path.dirname(exported.files.config_file), model_dirs.LABELS)
-    return paths + ([labels] if exported.labels and files.exists(labels) else [])
+    for path in paths:
+        if not there or os.path.basename(path) != model_dirs.VOCABULARY:
+            tf.add_to_collection(tf.GraphKeys.ASSET_FILEPATHS, tf.constant(path))
 
 
 def next_version(output_dir: str) -> int:
@@ -251,7 +247,13 @@ def write_tflite(exported: Exported, path: str, dtype: str) -> None:
         writer.write(data)
 
 
-def write_assets(exported: Exported, directory: str) -> None:
-    """Copies the files that go with a model into a directory."""
-    for path in _asset_paths(exported):
-        files.copy(path, os.path.join(directory, os.path.basename(path)))
+def write_assets(exported: Exported, directory: str) -> list[str]:
+    """Writes the files that go with a model, vocabulary and labels; returns their paths."""
+    paths = []
+    if exported.files.vocab_file:
+        paths.append(os.path.join(directory, model_dirs.VOCABULARY))
+        tokenizer_config.write_vocabulary(exported.files.vocab_file, paths[0])
+    if exported.labels:
+        paths.append(os.path.join(directory, model_dirs.LABELS))
+        files.write_text(paths[-1], "".join(f"{label}\n" for label in exported.labels))
+    return paths

@@ -119,7 +119,7 @@ def make(recipe: Recipe, shard: Shard) -> Summary:
 @functools.lru_cache(maxsize=1)
 def _tokenizer(vocab_file: str, rules: tokenizers.Rules, digest: str) -> FullTokenizer:
     """One process makes many shards, with what the tokenizer remembers from the ones before."""
-    return FullTokenizer(vocab_file, **dataclasses.asdict(rules))
+    return rules.tokenizer(vocab_file)
 
 
 def check_documents(count: int, corpus: Corpus, settings: masking.Settings) -> None:
@@ -248,7 +248,7 @@ def origin(recipe: Recipe, shard: Shard) -> dict[str, Any]:
         "made_by": "create_pretraining_data",
         "vocab_file": recipe.vocab_file,
         "vocab_sha256": recipe.vocab_sha256,
-        **dataclasses.asdict(recipe.rules),
+        **recipe.rules.to_dict(),
         **dataclasses.asdict(recipe.settings),
         "word_separator": recipe.word_separator,
         "random_seed": recipe.random_seed,

@@ -27,7 +27,7 @@ class Prediction(NamedTuple):
 
 
 class Trained(NamedTuple):
-    """What run_classifier.py made of a model."""
+    """A fine-tuned model: of run_classifier.py, or of Hugging Face's layout with its labels."""
 
     files: model_dirs.ModelFiles
     checkpoint: str
@@ -47,9 +47,9 @@ def find(options: ModelOptions) -> Optional[Trained]:
     problem = datasets.stored([model_dir, best])
     if problem is None:
         return None
-    own = tf.train.latest_checkpoint(model_dir)
-    files = model_dirs.find(dataclasses.replace(options, bert_dir=model_dir if own else best))
-    checkpoint = selection.find(model_dir, None, None)
+    only_best = tf.train.latest_checkpoint(best) and not tf.train.latest_checkpoint(model_dir)
+    files = model_dirs.find(dataclasses.replace(options, bert_dir=best if only_best else model_dir))
+    checkpoint = selection.find(model_dir, None, files.init_checkpoint)
     if options.init_checkpoint:
         checkpoint = files.init_checkpoint or checkpoint
     # The best model lies in a directory below; what was chosen on the dev data, beside that.
@@ -59,7 +59,7 @@ def find(options: ModelOptions) -> Optional[Trained]:
 
 
 class TextClassifier:
-    """Labels of texts, by a model that run_classifier.py trained."""
+    """Labels of texts, by a classifier: run_classifier.py's, or one in Hugging Face's layout."""
 
     def __init__(
         self,
@@ -67,7 +67,7 @@ class TextClassifier:
         max_seq_length: Optional[int] = 128,
         init_checkpoint: Optional[str] = None,
     ):
-        """Loads the best model of an output directory, or its last.
+        """Loads the model of a directory: of an output directory the best, or the last.
 
         Raises:
           UserError: there is none, or its labels are not known.

@@ -1,79 +1,41 @@
-"""A stage's tokenizer: its rules, from the flags and from the file beside the vocabulary."""
+"""A stage's tokenizer: its rules, from flags and files, and warnings of what does not fit."""
 
-import dataclasses
 import json
 import os
+import unicodedata
 from typing import Optional
 
 from absl import logging
 
-from bert_toolkit import files
+from bert_toolkit import files, tokenizer_config
 from bert_toolkit.cli import RuleOptions
 from bert_toolkit.errors import UserError
+from bert_toolkit.tokenizer_config import NAMES, RULES_FILE, Rules
 from tokenization import FullTokenizer, vocabulary_problems
 
-RULES_FILE = "tokenizer_config.json"
-
-
-@dataclasses.dataclass(frozen=True)
-class Rules:
-    """How text is cut, as the arguments of FullTokenizer and the keys of tokenizer_config.json."""
-
-    do_lower_case: bool = True
-    strip_accents: Optional[bool] = None
-    tokenize_chinese_chars: bool = True
-    never_split: tuple[str, ...] = ()
-
-    def to_json(self) -> str:
-        """Returns the text of a tokenizer_config.json."""
-        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+__all__ = ["NAMES", "RULES_FILE", "Rules", "casing_problem", "load", "rules", "warn_of_unknown"]
 
 
 def rules(options: RuleOptions, vocab_file: Optional[str]) -> Rules:
     """Returns what the flags say, else what lies beside the vocabulary, else the defaults.
 
     Raises:
-      UserError: flags and file contradict each other, or the file is damaged.
+      UserError: flags and files contradict each other, or a file cannot be followed.
     """
-    beside = _rules_beside(vocab_file) if vocab_file else {}
-    chosen = {}
-    for field in dataclasses.fields(Rules):
-        given, said = getattr(options, field.name), beside.get(field.name)
+    beside = tokenizer_config.read(vocab_file) if vocab_file else tokenizer_config.Said({}, "")
+    chosen = dict(beside.values)
+    for name in NAMES:
+        given, said = getattr(options, name), beside.values.get(name)
         given = tuple(given) if isinstance(given, (list, tuple)) else given
-        if given is not None and said is not None and given != said:
-            raise UserError(
-                f"--{field.name}={given}, but the {RULES_FILE} beside {vocab_file} says"
-                f" {json.dumps(said)}; leave the flag out, or use that model's own vocabulary"
-            )
         if given is None:
-            given = said
-        if given is not None:
-            chosen[field.name] = given
+            continue
+        if said is not None and given != said:
+            raise UserError(
+                f"--{name}={given}, but the {os.path.basename(beside.path)} beside {vocab_file}"
+                f" says {json.dumps(said)}; leave the flag out, or use that model's own vocabulary"
+            )
+        chosen[name] = given
     return Rules(**chosen)
-
-
-def rules_from(note: dict, default: Rules) -> Rules:
-    """Returns the rules that a data set's note tells, else the default."""
-    names = [field.name for field in dataclasses.fields(Rules)]
-    return dataclasses.replace(default, **_usable({n: note[n] for n in names if n in note}))
-
-
-def _usable(values: dict) -> dict:
-    """As JSON gave it, with what is fixed made fixed and what is null left out."""
-    values = {name: value for name, value in values.items() if value is not None}
-    if "never_split" in values:
-        values["never_split"] = tuple(values["never_split"])
-    return values
-
-
-def _rules_beside(vocab_file: str) -> dict:
-    path = os.path.join(os.path.dirname(vocab_file), RULES_FILE)
-    if not files.exists(path):
-        return {}
-    try:
-        return _usable(dict(json.loads(files.read_text(path))))
-    except (ValueError, TypeError):
-        raise UserError(f"{path}: not a JSON object; mend or remove it") from None
 
 
 def load(vocab_file: str, rules: Rules) -> FullTokenizer:
@@ -83,7 +45,91 @@ def load(vocab_file: str, rules: Rules) -> FullTokenizer:
       UserError: the vocabulary cannot be used.
     """
     files.check_input(vocab_file, "vocab_file")
-    tokenizer = FullTokenizer(vocab_file, **dataclasses.asdict(rules))
-    for problem in vocabulary_problems(vocab_file):
+    tokenizer = rules.tokenizer(vocab_file)
+    problems = vocabulary_problems(vocab_file)
+    casing = casing_problem(tokenizer)
+    if casing:
+        problems.append(f"{vocab_file}: {casing}")
+    for problem in problems:
         logging.warning("%s", problem)
     return tokenizer
+
+
+# --- Casing ---
+
+# The share of words with capitals or accents above which a vocabulary is not a lower-cased one. The
+# published cased ones have a third, the lower-cased ones none.
+CASED = 0.001
+# Of fewer words nothing is concluded.
+FEWEST_WORDS = 200
+
+
+def casing_problem(tokenizer: FullTokenizer) -> Optional[str]:
+    """Returns what is odd about a vocabulary for the tokenizer's casing; None if nothing."""
+    words = [token.removeprefix("##") for token in tokenizer.vocab if not _is_special(token)]
+    letters = [word for word in words if word.isalpha()]
+    if len(letters) < FEWEST_WORDS:
+        return None
+    if tokenizer.do_lower_case:
+        strips = tokenizer.basic_tokenizer.strip_accents
+        lost = [word for word in letters if word.lower() != word or (strips and _has_marks(word))]
+        if len(lost) < CASED * len(letters):
+            return None
+        example = max(lost, key=len)
+        return (
+            f"{len(lost):,} of its {len(letters):,} words have capital letters or accents"
+            f" ({example!r} for one), but text is lower-cased; for a cased model set do_lower_case"
+            f" to false, by the flag or in the {RULES_FILE} beside the vocabulary"
+        )
+    if any(word.lower() != word for word in letters) or not any(map(_has_case, letters)):
+        return None
+    return (
+        "none of its words has a capital letter, but text is not lower-cased; for an uncased model"
+        f" set do_lower_case to true, by the flag or in the {RULES_FILE} beside the vocabulary"
+    )
+
+
+def _is_special(token: str) -> bool:
+    return token.startswith("[") and token.endswith("]")
+
+
+def _has_case(word: str) -> bool:
+    return word.upper() != word
+
+
+def _has_marks(word: str) -> bool:
+    return not word.isascii() and any(
+        unicodedata.category(char) == "Mn" for char in unicodedata.normalize("NFD", word)
+    )
+
+
+# --- Text that the vocabulary does not know ---
+
+# The share of [UNK] above which a vocabulary hardly fits a text.
+MANY_UNKNOWN = 0.2
+
+
+def warn_of_unknown(what: str, unknown: int, tokens: int) -> None:
+    """Says so if much of a text, or all of it, is [UNK].
+
+    Args:
+      what: the text, for messages.
+      unknown: how many of its tokens are.
+      tokens: how many there are, special ones not among them.
+    """
+    if not tokens or unknown <= MANY_UNKNOWN * tokens:
+        return
+    if unknown == tokens:
+        logging.warning(
+            "%s: every token is [UNK], so that nothing of the text is left; is the vocabulary of"
+            " another language or script, does its casing differ (do_lower_case), or was the text"
+            " read in a wrong encoding?",
+            what,
+        )
+    else:
+        logging.info(
+            "hint: %s: %.0f %% of tokens are [UNK]; does the vocabulary fit the language, the"
+            " casing (do_lower_case) and the characters of the text?",
+            what,
+            100 * unknown / tokens,
+        )

@@ -50,7 +50,7 @@ def network(
     """
 
     def build(features: Mapping[str, tf.Tensor], mode: str) -> Outputs:
-        model = model_fns.encoder(config, features, mode, engine)
+        model = model_fns.encoder(config, features, mode, engine, with_pooler=False)
         outputs = [model.get_all_encoder_layers()[layer] for layer in layers]  # [B, S, H] each
         predictions = {}
         if "unique_ids" in features:

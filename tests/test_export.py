@@ -18,7 +18,7 @@ import export_model
 from bert_toolkit import checkpoints, features, graph_text, text_classifier, tokenizers
 from bert_toolkit.cli import ModelOptions
 from bert_toolkit.errors import UserError
-from tokenization import FullTokenizer
+from tokenization import AddedToken, FullTokenizer
 
 TEXTS = [
     "the people rejoice with gladness",
@@ -212,7 +212,7 @@ def in_graph():
 
 
 def check_equal(in_graph, rules, texts, others, length):
-    tokenizer = FullTokenizer(str(GOLDEN / "vocab.txt"), **tokenizers.dataclasses.asdict(rules))
+    tokenizer = rules.tokenizer(str(GOLDEN / "vocab.txt"))
     found = in_graph(rules, texts, others, length)
     for row, text in enumerate(texts):
         other = None if others is None else others[row]
@@ -223,9 +223,17 @@ def check_equal(in_graph, rules, texts, others, length):
         assert not found["input_ids"][row, count:].any()
 
 
+# A Hugging Face model's, with a limit that random texts reach.
+THEIRS = tokenizers.Rules(
+    added_tokens=(AddedToken("[MASK]", 4), AddedToken("[MA", 4000), AddedToken("\u4e2d$", 4001)),
+    max_input_chars_per_word=12,
+    hugging_face=True,
+)
+
 texts = st.lists(
     st.text(st.characters(exclude_categories=["Cs", "Cn"]), max_size=20)
-    | st.text("the word was God, .\t\u00e9\u0301\u200b中", max_size=60),
+    | st.text("the word was God, .\t\u00e9\u0301\u200b中\ue000\u03a3", max_size=60)
+    | st.lists(st.sampled_from(["[MASK]", "[MA", "god", "GOD", "中$", "$", " ", "a"])).map("".join),
     min_size=1,
     max_size=5,
 )
@@ -239,6 +247,8 @@ def test_texts_in_the_graph_become_what_python_makes_of_them(in_graph, texts, le
         tokenizers.Rules(),
         tokenizers.Rules(do_lower_case=False),
         tokenizers.Rules(strip_accents=False),
+        tokenizers.Rules(never_split=("[MASK]", "god"), tokenize_chinese_chars=False),
+        THEIRS,
     ):
         check_equal(in_graph, rules, texts, None, length)
 
@@ -308,14 +318,11 @@ def test_tflite_of_vectors(tmp_path, model_dir, flags):
         ({"dtype": "int8"}, "--dtype=int8 is for --format=tflite"),
         ({"with_text": True, "format": "tflite"}, ".tflite takes token ids only"),
         ({"pooling": "none", "normalize": True}, "goes with --pooling"),
-        ({"with_text": True, "never_split": ["[MASK]"]}, "knows neither --never_split"),
         ({"max_seq_length": 4096}, "max_position_embeddings 128"),
         ({"output_dir": "gs://a/b"}, "export here, then copy"),
     ],
 )
 def test_what_cannot_be_exported(tmp_path, model_dir, flags, message):
-    if "never_split" in flags:
-        pytest.importorskip("tensorflow_text")
     chosen = {"bert_dir": str(model_dir), "output_dir": str(tmp_path / "out"), **flags}
     with pytest.raises(UserError, match=message):
         export_model.run(export_model.Options(**chosen))

@@ -563,7 +563,7 @@ def test_bad_input_of_pretraining(
         (
             "other model's vocabulary",
             {},
-            "has 100 entries, .* says 4,000. Use this model's own vocabulary",
+            "has 100 entries, .* says 4,000: 3,900 less. Use this model's own vocabulary",
         ),
         ("unknown label", {"do_eval": True}, "dev.tsv line 3: label 'maybe', expected one of 0, 1"),
         (
