@@ -294,6 +294,9 @@ def run(options: Options) -> Summary:
             text = corpus.Corpus.of(plain_files, input_files)
             summary = shard_runs.make_all(text, recipe, options.shard_run(text.size))
     _check_summary(summary, recipe.settings, options)
+    tokenizers.warn_of_unknown(
+        f"--input_file={options.input_file}", summary.unknown_tokens, summary.tokens
+    )
     return summary
 
 

@@ -156,7 +156,10 @@ def extend(tokenizer: FullTokenizer, words: Iterable[str], fill_unused: bool = T
     """
     last = max(tokenizer.vocab.values())
     tokens = [tokenizer.inv_vocab.get(index, "") for index in range(last + 1)]
-    places = [index for index, token in enumerate(tokens) if UNUSED.fullmatch(token)]
+    kept = tokenizer.basic_tokenizer.whole_tokens  # some models use [unused] entries so
+    places = [
+        index for index, token in enumerate(tokens) if UNUSED.fullmatch(token) and token not in kept
+    ]
     places = list(reversed(places)) if fill_unused else []
     pieces: dict[int, list[int]] = {}
     there = set(tokens)

@@ -14,7 +14,7 @@ Example:
 
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Optional
 
 from absl import flags, logging
@@ -410,7 +410,10 @@ def network(config, use_next_sentence: bool = True, engine: Engine = DEFAULT_ENG
 
         masked_best = tf.argmax(masked_logits, -1)
         shown = {"masked_lm_accuracy": metrics.share_equal(masked_best, masked_ids)}
-        judged = (metrics.masked_tokens, [masked_losses, masked_best, masked_ids, weights])
+        judged: tuple[Callable[..., Any], list[Any]] = (
+            metrics.masked_tokens,
+            [masked_losses, masked_best, masked_ids, weights],
+        )
         if with_head:
             next_labels = features["next_sentence_labels"][:, 0]  # [B]
             next_logits = modeling.next_sentence_logits(model, config)  # [B, 2]

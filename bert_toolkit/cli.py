@@ -158,8 +158,8 @@ def define_model_flags(init_checkpoint_help: str) -> None:
         None,
         "A model directory, in place of --bert_config_file, --vocab_file and --init_checkpoint:"
         " the output directory of a stage, Google's layout (bert_config.json, vocab.txt,"
-        " bert_model.ckpt) or Hugging Face's (config.json, vocab.txt, model.safetensors). A file"
-        " flag given as well wins.",
+        " bert_model.ckpt) or Hugging Face's (config.json, vocab.txt or tokenizer.json,"
+        " model.safetensors). A file flag given as well wins.",
     )
     flags.DEFINE_string(
         "bert_config_file", None, "JSON file with the model's sizes (or use --bert_dir)."

@@ -7,11 +7,11 @@ from typing import Any, Optional
 import numpy as np
 from absl import logging
 
-from bert_toolkit import features, files, records
+from bert_toolkit import features, files, records, tokenizers
 from bert_toolkit.datasets import Example
 from bert_toolkit.problems import MULTI, REGRESSION, Problem
 from bert_toolkit.progress import Progress
-from tokenization import UNKNOWN, FullTokenizer
+from tokenization import FullTokenizer
 
 # Records that are sorted by length together, where the order of examples does not matter: batches
 # of alike lengths need less padding.
@@ -101,7 +101,7 @@ def write(
     """
     layout = schema(problem, cutting.max_seq_length)
     owners: list[int] = []
-    counts = _Counts(tokenizer.vocab[UNKNOWN])
+    counts = _Counts(tokenizer)
     waiting: list[tuple[int, int, bytes]] = []  # length, example, record
     with (
         files.replacing([path]) as [unfinished],
@@ -128,6 +128,7 @@ def write(
             progress.update()
         flush()
     logging.info("%s: %s", what, counts.text(len(examples), cutting))
+    tokenizers.warn_of_unknown(what, counts.unknown, counts.tokens)
     return EncodedSplit(path, examples, np.array(owners, np.int64))
 
 
@@ -145,15 +146,18 @@ def _values(encoded: features.Encoded, label_ids: list) -> dict[str, Any]:
 class _Counts:
     """What a split is made of, in tokens."""
 
-    def __init__(self, unknown_id: int):
-        self._unknown_id = unknown_id
+    def __init__(self, tokenizer: FullTokenizer):
+        self._tokenizer = tokenizer
         self._lengths: list[int] = []
-        self._cut = self._unknown = 0
+        self._cut = 0
+        self.unknown = self.tokens = 0  # without special tokens
 
     def add(self, encoded: features.Encoded) -> None:
         self._lengths.append(len(encoded.input_ids))
         self._cut += encoded.cut > 0
-        self._unknown += encoded.input_ids.count(self._unknown_id)
+        unknown, tokens = features.count_unknown(self._tokenizer, [encoded])
+        self.unknown += unknown
+        self.tokens += tokens
 
     def text(self, rows: int, cutting: Cutting) -> str:
         lengths = np.array(self._lengths)
@@ -163,5 +167,5 @@ class _Counts:
             f"{rows:,} rows{sequences}, {lengths.mean():.1f} tokens on average (half have at most"
             f" {half}, 95 % at most {most}, one {lengths.max()}),"
             f" {100 * self._cut / len(lengths):.1f} % cut to {cutting.max_seq_length},"
-            f" {100 * self._unknown / lengths.sum():.2f} % [UNK]"
+            f" {100 * self.unknown / lengths.sum():.2f} % [UNK]"
         )

@@ -1,8 +1,9 @@
 """From texts to what the model reads: where [CLS] and [SEP] are put and texts are cut."""
 
+from collections.abc import Sequence
 from typing import NamedTuple, Optional
 
-from tokenization import CLASSIFY, SEPARATE, FullTokenizer
+from tokenization import CLASSIFY, SEPARATE, UNKNOWN, FullTokenizer
 
 SPECIAL_TOKENS_OF_PAIR = 3  # [CLS] a [SEP] b [SEP]
 SPECIAL_TOKENS_OF_SINGLE = 2  # [CLS] a [SEP]
@@ -20,6 +21,14 @@ class Encoded(NamedTuple):
     input_ids: list[int]
     segment_ids: list[int]
     cut: int
+
+
+def count_unknown(tokenizer: FullTokenizer, encoded: Sequence[Encoded]) -> tuple[int, int]:
+    """Returns how many tokens of texts are [UNK], and how many there are, without special ones."""
+    unknown = tokenizer.vocab[UNKNOWN]
+    special = (tokenizer.vocab[CLASSIFY], tokenizer.vocab[SEPARATE])
+    ids = [number for each in encoded for number in each.input_ids if number not in special]
+    return ids.count(unknown), len(ids)
 
 
 # What is kept of a text that is too long: its beginning, its end, or some of both.

@@ -18,7 +18,7 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 
 import modeling
-from bert_toolkit import checkpoints, features, model_dirs, training_notes, vectors
+from bert_toolkit import checkpoints, features, model_dirs, tokenizers, training_notes, vectors
 from bert_toolkit.cli import ModelOptions
 from bert_toolkit.errors import UserError
 from bert_toolkit.estimator_api import PREDICT
@@ -81,6 +81,7 @@ class Model:
         if isinstance(texts, str):
             raise TypeError("expected a list of texts, not one text")
         encoded = [self._encode(text) for text in texts]
+        tokenizers.warn_of_unknown("texts", *features.count_unknown(self.tokenizer, encoded))
         order = sorted(range(len(encoded)), key=lambda number: len(encoded[number].input_ids))
         found: list[Optional[np.ndarray]] = [None] * len(encoded)
         for start in range(0, len(order), batch_size):

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Optional
 import numpy as np
 from absl import logging
 
-from bert_toolkit import features
+from bert_toolkit import features, tokenizers
 from bert_toolkit.errors import UserError
 from bert_toolkit.features import Window
 from bert_toolkit.words import PIECES, Words, find_words
@@ -151,6 +151,7 @@ class LineInput:
         self.error: Optional[BaseException] = None
         self.empty: list[int] = []
         self.empty_count = self.cut_count = 0
+        self.unknown = self.tokens = 0
         # Sequence number -> its line's place among the lines, the line, and the window's number.
         self.under_way: dict[int, tuple[int, Line, int]] = {}
 
@@ -188,6 +189,10 @@ class LineInput:
         if line.source.is_query:
             return
         self.cut_count += any(window.encoded.cut for window in line.windows)
+        encoded = [window.encoded for window in line.windows]
+        unknown, tokens = features.count_unknown(self.tokenizer, encoded)
+        self.unknown += unknown
+        self.tokens += tokens
         if not line.source.text.strip():
             self.empty_count += 1
             if len(self.empty) < 5:
@@ -238,7 +243,8 @@ class LineInput:
             raise UserError(f"{self.name}: empty; expected lines of text")
 
     def warn(self) -> None:
-        """Says which lines were empty and how many were cut."""
+        """Says which lines were empty, how many were cut, and if hardly any token is known."""
+        tokenizers.warn_of_unknown(self.name, self.unknown, self.tokens)
         if self.empty_count:
             shown = ", ".join(map(str, self.empty))
             shown += ", ..." if self.empty_count > len(self.empty) else ""

@@ -281,14 +281,14 @@ class _HuggingFace:
                 )
             normalized = bool(token.get("normalized", not token.get("special", False)))
             found[content] = AddedToken(content, number, normalized)
-        for path, content in self._special_tokens():
+        for source, content in self._special_tokens():
             if content in found:
                 continue
             if content in vocab:
                 found[content] = AddedToken(content, vocab[content])
-            elif path is not None:
+            elif source is not None:
                 raise UserError(
-                    f"{path}: the special token {content!r} has no id; expected it in"
+                    f"{source}: the special token {content!r} has no id; expected it in"
                     f" {self._vocab_file} or among added tokens; use this model's own files"
                 )
         return self._without_clashes(found.values(), vocab)
