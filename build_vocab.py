@@ -15,12 +15,13 @@ import collections
 import dataclasses
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Optional
+from typing import ClassVar, Optional
 
-from absl import flags, logging
+from absl import logging
 
 from bert_toolkit import cli, files, tokenizers
 from bert_toolkit.errors import UserError
+from bert_toolkit.options import RuleOptions, check, option
 from bert_toolkit.progress import Progress
 from tokenization import (
     CLASSIFY,
@@ -40,72 +41,50 @@ LINES_PER_HELD_OUT_LINE = 100
 MOST_REPETITIONS = 1000  # of a word in a line for the trainer
 
 
-def define_flags() -> None:
-    """Defines the flags of this stage."""
-    with cli.group("Input and output"):
-        flags.DEFINE_string(
-            "input_file",
-            None,
-            "Text to read: files and glob patterns, separated by commas.",
-            required=True,
-        )
-        flags.DEFINE_string("output_file", None, "The vocabulary to write.", required=True)
-        flags.DEFINE_string(
-            "heldout_file",
-            None,
-            "Text to judge the vocabulary by; without it, every hundredth line of the input, which"
-            " is then left out of the training.",
-        )
-    with cli.group("Vocabulary"):
-        flags.DEFINE_integer(
-            "vocab_size",
-            30522,
-            "Entries in all; a multiple of 64 is quickest on GPUs and TPUs.",
-            lower_bound=100,
-        )
-        flags.DEFINE_integer(
-            "min_frequency", 2, "Pieces that occur less often are left out.", lower_bound=1
-        )
-        flags.DEFINE_integer(
-            "limit_alphabet",
-            1000,
-            "Most characters; rarer ones make their words [UNK]. Chinese needs some thousands.",
-            lower_bound=1,
-        )
-        flags.DEFINE_integer(
-            "num_unused",
-            100,
-            "Entries [unused0], [unused1], ... to give a meaning later (extend_vocab.py).",
-            lower_bound=0,
-        )
-    with cli.group("Tokenization"):
-        cli.define_rule_flags()
-
-
 @dataclasses.dataclass(frozen=True)
-class Options(cli.RuleOptions):
-    """The flags of this stage, by their names."""
+class Options(RuleOptions):
+    """The options of this stage."""
 
-    input_file: str = ""
-    output_file: str = ""
-    heldout_file: Optional[str] = None
-    vocab_size: int = 30522
-    min_frequency: int = 2
-    limit_alphabet: int = 1000
-    num_unused: int = 100
+    input_file: str = option(
+        "", "Text to read: files and glob patterns, separated by commas.", required=True
+    )
+    output_file: str = option("", "The vocabulary to write.", required=True)
+    heldout_file: Optional[str] = option(
+        None,
+        "Text to judge the vocabulary by; without it, every hundredth line of the input, which"
+        " is then left out of the training.",
+    )
+    vocab_size: int = option(
+        30522, "Entries in all; a multiple of 64 is quickest on GPUs and TPUs.", lower=100
+    )
+    min_frequency: int = option(2, "Pieces that occur less often are left out.", lower=1)
+    limit_alphabet: int = option(
+        1000,
+        "Most characters; rarer ones make their words [UNK]. Chinese needs some thousands.",
+        lower=1,
+    )
+    num_unused: int = option(
+        100, "Entries [unused0], [unused1], ... to give a meaning later (extend_vocab.py).", lower=0
+    )
+
+    GROUPS: ClassVar = {
+        "Input and output": ("input_file", "output_file", "heldout_file"),
+        "Vocabulary": ("vocab_size", "min_frequency", "limit_alphabet", "num_unused"),
+        "Tokenization": (RuleOptions,),
+    }
 
     def __post_init__(self):
-        problems = []
+        conflicts = []
         if len(self.reserved()) >= self.vocab_size:
-            problems.append(
+            conflicts.append(
                 f"--vocab_size={self.vocab_size}: {len(self.reserved())} entries are special or"
                 " unused; ask for more, or for less --num_unused"
             )
         if len(set(self.reserved())) < len(self.reserved()):
-            problems.append(
+            conflicts.append(
                 "--never_split: each once, and none of BERT's own, which have a place anyway"
             )
-        cli.check(problems)
+        check(conflicts)
 
     def reserved(self) -> list[str]:
         """Returns the entries that do not come from the text, in their order."""
@@ -257,14 +236,9 @@ def coverage(tokenizer: FullTokenizer, lines: Iterable[str]) -> dict[str, float]
     }
 
 
-def main(values: Any) -> None:
-    """Runs the stage with the parsed flags."""
-    run(cli.options_from_flags(Options, values))
-
-
 def entry() -> None:
     """The console command."""
-    cli.run(main, __doc__, define_flags)
+    cli.run(run, Options, __doc__)
 
 
 if __name__ == "__main__":

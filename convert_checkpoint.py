@@ -18,59 +18,51 @@ Examples:
 import dataclasses
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any, Optional
+from typing import Any, ClassVar, Optional
 
 import numpy as np
-from absl import flags, logging
+from absl import logging
 
 from bert_toolkit import cli, files
 from bert_toolkit.errors import UserError
+from bert_toolkit.options import ModelOptions, RuleOptions, TokenizerOptions, check, option
 from bert_toolkit.progress import size
 
 HUGGING_FACE, GOOGLE = "hugging_face", "google"
 
 
-def define_flags() -> None:
-    """Defines the flags of this program."""
-    with cli.group("Model"):
-        cli.define_model_flags("The model's weights (or use --bert_dir).")
-        cli.define_tokenizer_flags()
-    with cli.group("What to do"):
-        flags.DEFINE_string("output_dir", None, "Model directory to write.")
-        flags.DEFINE_enum("to", HUGGING_FACE, [HUGGING_FACE, GOOGLE], "The layout to write.")
-        flags.DEFINE_enum(
-            "dtype",
-            "float32",
-            ["float32", "float16", "bfloat16"],
-            "What to store weights in; half as large, and a little less exact, in 16 bits.",
-        )
-        flags.DEFINE_list(
-            "average", None, "Checkpoints whose mean to take instead of the model's weights."
-        )
-        flags.DEFINE_boolean("inspect", False, "List variables, their shapes and sizes.")
-        flags.DEFINE_string(
-            "compare", None, "Another checkpoint: list by how much the variables differ."
-        )
-
-
 @dataclasses.dataclass(frozen=True)
-class Options(cli.ModelOptions):
-    """The flags of this program, by their names."""
+class Options(ModelOptions):
+    """The options of this program."""
 
-    output_dir: Optional[str] = None
-    to: str = HUGGING_FACE
-    dtype: str = "float32"
-    average: Optional[Sequence[str]] = None
-    inspect: bool = False
-    compare: Optional[str] = None
+    output_dir: Optional[str] = option(None, "Model directory to write.")
+    to: str = option(HUGGING_FACE, "The layout to write.", choices=[HUGGING_FACE, GOOGLE])
+    dtype: str = option(
+        "float32",
+        "What to store weights in; half as large, and a little less exact, in 16 bits.",
+        choices=["float32", "float16", "bfloat16"],
+    )
+    average: Optional[Sequence[str]] = option(
+        None, "Checkpoints whose mean to take instead of the model's weights."
+    )
+    inspect: bool = option(False, "List variables, their shapes and sizes.")
+    compare: Optional[str] = option(
+        None, "Another checkpoint: list by how much the variables differ."
+    )
+    init_checkpoint: Optional[str] = option(None, "The model's weights (or use --bert_dir).")
+
+    GROUPS: ClassVar = {
+        "Model": (ModelOptions, TokenizerOptions, RuleOptions),
+        "What to do": ("output_dir", "to", "dtype", "average", "inspect", "compare"),
+    }
 
     def __post_init__(self):
-        problems = self.missing_files("bert_config_file", "init_checkpoint")
+        conflicts = self.missing_files("bert_config_file", "init_checkpoint")
         if not (self.output_dir or self.inspect or self.compare):
-            problems.append("nothing to do: pass --output_dir, --inspect or --compare")
+            conflicts.append("nothing to do: pass --output_dir, --inspect or --compare")
         if self.dtype == "bfloat16" and self.to == GOOGLE:
-            problems.append("--dtype=bfloat16: only for --to=hugging_face; use float16 or float32")
-        cli.check(problems)
+            conflicts.append("--dtype=bfloat16: only for --to=hugging_face; use float16 or float32")
+        check(conflicts)
 
 
 def run(options: Options) -> None:
@@ -188,14 +180,9 @@ def comparison(one: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -
     return "\n".join(lines) + "\n"
 
 
-def main(values: Any) -> None:
-    """Runs the program with the parsed flags."""
-    run(cli.options_from_flags(Options, values))
-
-
 def entry() -> None:
     """The console command."""
-    cli.run(main, __doc__, define_flags)
+    cli.run(run, Options, __doc__)
 
 
 if __name__ == "__main__":

@@ -17,11 +17,12 @@ import dataclasses
 import math
 import os
 from collections.abc import Sequence
-from typing import Any, Optional
+from typing import ClassVar, Optional
 
-from absl import flags, logging
+from absl import logging
 
 from bert_toolkit import cli, corpus, files, forecast, masking, shard_runs, shards, tokenizers
+from bert_toolkit.options import RuleOptions, TokenizerOptions, check, option
 from bert_toolkit.progress import duration, size
 from bert_toolkit.shards import Recipe, Shard, Summary
 
@@ -35,193 +36,144 @@ LARGEST_SINGLE_SHARD = 256 << 20
 SHARD_SIZE = 64 << 20
 
 
-def define_flags() -> None:
-    """Defines the flags of this stage."""
-    with cli.group("Input and output"):
-        flags.DEFINE_string(
-            "input_file",
-            None,
-            "Text to read: files and glob patterns, separated by commas.",
-            required=True,
-        )
-        flags.DEFINE_string(
-            "output_file",
-            None,
-            "TFRecord file to write, or several separated by commas, which share the instances."
-            " With --num_shards, the beginning of their names: NAME-00000-of-00200.",
-            required=True,
-        )
-        flags.DEFINE_boolean(
-            "dry_run", False, "Only look at samples of the text, and say what to expect."
-        )
-    with cli.group("Tokenization"):
-        cli.define_tokenizer_flags()
-        flags.DEFINE_string(
-            "word_separator",
-            None,
-            "What separates words in text that was segmented into words, such as Chinese: ' ' or a"
-            " mark. All tokens of a word are then masked together.",
-        )
-    with cli.group("Instances"):
-        _define_instance_flags()
-    with cli.group("Objective"):
-        _define_objective_flags()
-    with cli.group("Large corpora"):
-        _define_sharding_flags()
+@dataclasses.dataclass(frozen=True)
+class Options(TokenizerOptions):
+    """The options of this stage."""
 
-
-def _define_instance_flags() -> None:
-    flags.DEFINE_integer(
-        "max_seq_length",
-        128,
-        "Longest sequence in tokens, [CLS] and [SEP] included.",
-        lower_bound=5,
+    input_file: str = option(
+        "", "Text to read: files and glob patterns, separated by commas.", required=True
     )
-    flags.DEFINE_integer(
-        "max_predictions_per_seq",
+    output_file: str = option(
+        "",
+        "TFRecord file to write, or several separated by commas, which share the instances."
+        " With --num_shards, the beginning of their names: NAME-00000-of-00200.",
+        required=True,
+    )
+    dry_run: bool = option(False, "Only look at samples of the text, and say what to expect.")
+    word_separator: Optional[str] = option(
+        None,
+        "What separates words in text that was segmented into words, such as Chinese: ' ' or a"
+        " mark. All tokens of a word are then masked together.",
+    )
+    max_seq_length: int = option(
+        128, "Longest sequence in tokens, [CLS] and [SEP] included.", lower=5
+    )
+    max_predictions_per_seq: Optional[int] = option(
         None,
         "Most masked tokens in a sequence. If --masked_lm_prob has another value than 0.15, this is"
         " max_seq_length * masked_lm_prob unless given, else as published (default: 20)",
-        lower_bound=1,
+        lower=1,
     )
-    flags.DEFINE_float(
-        "masked_lm_prob",
+    masked_lm_prob: float = option(
         PUBLISHED_MASKED_LM_PROB,
         "Share of tokens to mask; 0.4 has been found to suit large models (Wettig et al., 2023).",
-        lower_bound=0.0,
-        upper_bound=1.0,
+        lower=0.0,
+        upper=1.0,
     )
-    flags.DEFINE_boolean("do_whole_word_mask", False, "Mask all pieces of a word together.")
-    flags.DEFINE_integer(
-        "max_ngram",
+    do_whole_word_mask: bool = option(False, "Mask all pieces of a word together.")
+    max_ngram: int = option(
         1,
         "Mask up to so many words in a row, n of them with a probability that falls as 1 / n.",
-        lower_bound=1,
-        upper_bound=10,
+        lower=1,
+        upper=10,
     )
-    flags.DEFINE_integer(
-        "dupe_factor",
+    dupe_factor: Optional[int] = option(
         None,
         "How many times the text is used, with new masks. With --static_masks=false 1 unless given,"
         " else as published (default: 10)",
-        lower_bound=1,
+        lower=1,
     )
-    flags.DEFINE_float(
-        "short_seq_prob",
+    short_seq_prob: float = option(
         0.1,
         "Share of documents cut into shorter sequences, so that the model sees some.",
-        lower_bound=0.0,
-        upper_bound=1.0,
+        lower=0.0,
+        upper=1.0,
     )
-    flags.DEFINE_integer("random_seed", 12345, "The same seed and text give the same instances.")
-
-
-def _define_objective_flags() -> None:
-    flags.DEFINE_boolean(
-        "use_next_sentence",
+    random_seed: int = option(12345, "The same seed and text give the same instances.")
+    use_next_sentence: bool = option(
         True,
         "Make pairs of segments to tell apart. Without, a sequence is one segment of full length;"
         " pass the same to run_pretraining.py.",
     )
-    flags.DEFINE_boolean(
-        "sentence_order",
+    sentence_order: bool = option(
         False,
         "Tell whether two segments stand in their order or were swapped (ALBERT), in place of"
         " whether the second comes from another document.",
     )
-    flags.DEFINE_boolean(
-        "pack_documents",
+    pack_documents: bool = option(
         False,
         "With --use_next_sentence=false: let sequences run on into the next document after a"
         " [SEP], so that short documents leave no padding.",
     )
-    flags.DEFINE_boolean(
-        "static_masks",
+    static_masks: bool = option(
         True,
         "Choose the masked tokens now. Without, run_pretraining.py chooses them anew in every"
         " epoch: the files are smaller, and one copy of the text is enough.",
     )
-
-
-def _define_sharding_flags() -> None:
-    flags.DEFINE_integer(
-        "num_shards",
+    num_shards: Optional[int] = option(
         None,
         "Divide the documents among so many files, each made on its own: memory is needed for one"
         " shard, not for the corpus. Without this flag 1 up to 256 MB of text, beyond that one for"
         " each 64 MB.",
-        lower_bound=1,
-        upper_bound=99999,
+        lower=1,
+        upper=99999,
     )
-    flags.DEFINE_integer(
-        "num_workers",
-        1,
-        "Processes that make shards; their number does not change the result.",
-        lower_bound=1,
+    num_workers: int = option(
+        1, "Processes that make shards; their number does not change the result.", lower=1
     )
-    flags.DEFINE_boolean(
-        "resume", False, "Keep shards that an earlier run of the same command has finished."
+    resume: bool = option(
+        False, "Keep shards that an earlier run of the same command has finished."
     )
-    flags.DEFINE_string(
-        "runner",
+    runner: Optional[str] = option(
         None,
         "Run as an Apache Beam pipeline: DirectRunner, FlinkRunner, SparkRunner, DataflowRunner."
         " Needs the [beam] extra.",
     )
-    flags.DEFINE_string(
-        "beam_options",
+    beam_options: str = option(
         "",
         "Options of Beam and its runner, as on a command line:"
         " '--direct_num_workers=4 --direct_running_mode=multi_processing'.",
     )
 
-
-@dataclasses.dataclass(frozen=True)
-class Options(cli.TokenizerOptions):
-    """The flags of this stage, by their names."""
-
-    input_file: str = ""
-    output_file: str = ""
-    dry_run: bool = False
-    word_separator: Optional[str] = None
-    max_seq_length: int = 128
-    max_predictions_per_seq: Optional[int] = None
-    masked_lm_prob: float = PUBLISHED_MASKED_LM_PROB
-    do_whole_word_mask: bool = False
-    max_ngram: int = 1
-    dupe_factor: Optional[int] = None
-    short_seq_prob: float = 0.1
-    random_seed: int = 12345
-    use_next_sentence: bool = True
-    sentence_order: bool = False
-    pack_documents: bool = False
-    static_masks: bool = True
-    num_shards: Optional[int] = None
-    num_workers: int = 1
-    resume: bool = False
-    runner: Optional[str] = None
-    beam_options: str = ""
+    GROUPS: ClassVar = {
+        "Input and output": ("input_file", "output_file", "dry_run"),
+        "Tokenization": (TokenizerOptions, RuleOptions, "word_separator"),
+        "Instances": (
+            "max_seq_length",
+            "max_predictions_per_seq",
+            "masked_lm_prob",
+            "do_whole_word_mask",
+            "max_ngram",
+            "dupe_factor",
+            "short_seq_prob",
+            "random_seed",
+        ),
+        "Objective": ("use_next_sentence", "sentence_order", "pack_documents", "static_masks"),
+        "Large corpora": ("num_shards", "num_workers", "resume", "runner", "beam_options"),
+    }
 
     def __post_init__(self):
-        problems = []
+        conflicts = []
         if not self.vocab_file:
-            problems.append("--vocab_file is required")
+            conflicts.append("--vocab_file is required")
         outputs = self.output_files()
         if len(set(outputs)) < len(outputs) or not outputs:
-            problems.append(f"--output_file={self.output_file}: expected file names, each once")
+            conflicts.append(f"--output_file={self.output_file}: expected file names, each once")
         if len(outputs) > 1 and (self.num_shards or 1) > 1:
-            problems.append("--output_file: one name, please, to which --num_shards adds numbers")
+            conflicts.append("--output_file: one name, please, to which --num_shards adds numbers")
         if self.sentence_order and not self.use_next_sentence:
-            problems.append("--sentence_order needs pairs of segments: --use_next_sentence=true")
+            conflicts.append("--sentence_order needs pairs of segments: --use_next_sentence=true")
         if self.pack_documents and self.use_next_sentence:
-            problems.append("--pack_documents is for single segments: --use_next_sentence=false")
+            conflicts.append("--pack_documents is for single segments: --use_next_sentence=false")
         if self.max_ngram > 1 and not self.static_masks:
-            problems.append("--max_ngram is not for --static_masks=false, which masks single words")
+            conflicts.append(
+                "--max_ngram is not for --static_masks=false, which masks single words"
+            )
         if self.word_separator == "":
-            problems.append("--word_separator: expected a text, ' ' for example")
+            conflicts.append("--word_separator: expected a text, ' ' for example")
         if self.beam_options and not self.runner:
-            problems.append("--beam_options needs --runner, for example --runner=DirectRunner")
-        cli.check(problems)
+            conflicts.append("--beam_options needs --runner, for example --runner=DirectRunner")
+        check(conflicts)
 
     def output_files(self) -> list[str]:
         """Returns the names in --output_file."""
@@ -365,14 +317,9 @@ def _forecast(input_files: Sequence[str], recipe: Recipe, options: Options) -> S
     return seen.summary
 
 
-def main(values: Any) -> None:
-    """Runs the stage with the parsed flags."""
-    run(cli.options_from_flags(Options, values))
-
-
 def entry() -> None:
     """The console command."""
-    cli.run(main, __doc__, define_flags)
+    cli.run(run, Options, __doc__)
 
 
 if __name__ == "__main__":

@@ -16,87 +16,78 @@ Examples:
 
 import dataclasses
 import os
-from typing import Any, Optional
+from typing import Any, ClassVar, Optional
 
-from absl import flags, logging
+from absl import logging
 
 from bert_toolkit import cli, files
 from bert_toolkit.errors import UserError
 from bert_toolkit.layers import parse_layers
+from bert_toolkit.options import ModelOptions, RuleOptions, TokenizerOptions, check, option
 from bert_toolkit.progress import size
 
 SAVED_MODEL, TFLITE = "saved_model", "tflite"
 
 
-def define_flags() -> None:
-    """Defines the flags of this program."""
-    with cli.group("Model"):
-        cli.define_model_flags(
-            "The model's weights; without this flag, the best of a classifier's directory."
-        )
-        cli.define_tokenizer_flags()
-    with cli.group("Output"):
-        flags.DEFINE_string("output_dir", None, "Directory to write to.", required=True)
-        flags.DEFINE_enum("format", SAVED_MODEL, [SAVED_MODEL, TFLITE], "What to write.")
-        flags.DEFINE_enum(
-            "dtype",
-            "float32",
-            ["float32", "float16", "int8"],
-            "How .tflite stores weights: a half and a quarter as large in 16 and 8 bits.",
-        )
-        flags.DEFINE_boolean(
-            "with_text",
-            None,
-            "Whether a SavedModel also takes texts (signatures text and text_pair); without this"
-            " flag, if tensorflow-text is installed. What loads it needs tensorflow-text too;"
-            " TensorFlow Serving has it.",
-        )
-        flags.DEFINE_integer(
-            "max_seq_length", 128, "Texts are cut to so many tokens.", lower_bound=4
-        )
-        flags.DEFINE_string(
-            "model_name", None, "Its name for TensorFlow Serving; else that of --output_dir."
-        )
-    with cli.group("Vectors (of a model that is no classifier)"):
-        flags.DEFINE_string("layers", "-1", "Layers, as extract_features.py has them.")
-        flags.DEFINE_enum(
-            "combine", "concat", ["concat", "mean", "sum"], "What to make of several layers."
-        )
-        flags.DEFINE_enum(
-            "pooling",
-            "mean",
-            ["none", "cls", "mean", "max", "mean_max"],
-            "One vector a text, and of what; none for one a token.",
-        )
-        flags.DEFINE_boolean("normalize", False, "Scale pooled vectors to length 1.")
-
-
 @dataclasses.dataclass(frozen=True)
-class Options(cli.ModelOptions):
-    """The flags of this program, by their names."""
+class Options(ModelOptions):
+    """The options of this program."""
 
-    output_dir: str = ""
-    format: str = SAVED_MODEL
-    dtype: str = "float32"
-    with_text: Optional[bool] = None
-    max_seq_length: int = 128
-    model_name: Optional[str] = None
-    layers: str = "-1"
-    combine: str = "concat"
-    pooling: str = "mean"
-    normalize: bool = False
+    output_dir: str = option("", "Directory to write to.", required=True)
+    format: str = option(SAVED_MODEL, "What to write.", choices=[SAVED_MODEL, TFLITE])
+    dtype: str = option(
+        "float32",
+        "How .tflite stores weights: a half and a quarter as large in 16 and 8 bits.",
+        choices=["float32", "float16", "int8"],
+    )
+    with_text: Optional[bool] = option(
+        None,
+        "Whether a SavedModel also takes texts (signatures text and text_pair); without this"
+        " flag, if tensorflow-text is installed. What loads it needs tensorflow-text too;"
+        " TensorFlow Serving has it.",
+    )
+    max_seq_length: int = option(128, "Texts are cut to so many tokens.", lower=4)
+    model_name: Optional[str] = option(
+        None, "Its name for TensorFlow Serving; else that of --output_dir."
+    )
+    layers: str = option("-1", "Layers, as extract_features.py has them.")
+    combine: str = option(
+        "concat", "What to make of several layers.", choices=["concat", "mean", "sum"]
+    )
+    pooling: str = option(
+        "mean",
+        "One vector a text, and of what; none for one a token.",
+        choices=["none", "cls", "mean", "max", "mean_max"],
+    )
+    normalize: bool = option(False, "Scale pooled vectors to length 1.")
+    init_checkpoint: Optional[str] = option(
+        None, "The model's weights; without this flag, the best of a classifier's directory."
+    )
+
+    GROUPS: ClassVar = {
+        "Model": (ModelOptions, TokenizerOptions, RuleOptions),
+        "Output": ("output_dir", "format", "dtype", "with_text", "max_seq_length", "model_name"),
+        "Vectors (of a model that is no classifier)": (
+            "layers",
+            "combine",
+            "pooling",
+            "normalize",
+        ),
+    }
 
     def __post_init__(self):
-        problems = self.missing_files("bert_config_file", "init_checkpoint")
+        conflicts = self.missing_files("bert_config_file", "init_checkpoint")
         if self.dtype != "float32" and self.format == SAVED_MODEL:
-            problems.append(f"--dtype={self.dtype} is for --format=tflite")
+            conflicts.append(f"--dtype={self.dtype} is for --format=tflite")
         if self.with_text and self.format == TFLITE:
-            problems.append("--with_text: .tflite takes token ids only")
+            conflicts.append("--with_text: .tflite takes token ids only")
         if self.normalize and self.pooling == "none":
-            problems.append("--normalize goes with --pooling=cls, mean, max or mean_max")
+            conflicts.append("--normalize goes with --pooling=cls, mean, max or mean_max")
         if "://" in self.output_dir:
-            problems.append(f"--output_dir={self.output_dir}: export here, then copy the directory")
-        cli.check(problems)
+            conflicts.append(
+                f"--output_dir={self.output_dir}: export here, then copy the directory"
+            )
+        check(conflicts)
 
 
 def run(options: Options) -> str:
@@ -162,14 +153,9 @@ def wants_text(options: Options, exported: Any) -> bool:
     return bool(exported.files.vocab_file)
 
 
-def main(values: Any) -> None:
-    """Runs the program with the parsed flags."""
-    run(cli.options_from_flags(Options, values))
-
-
 def entry() -> None:
     """The console command."""
-    cli.run(main, __doc__, define_flags)
+    cli.run(run, Options, __doc__)
 
 
 if __name__ == "__main__":

@@ -16,13 +16,14 @@ import collections
 import dataclasses
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Optional
+from typing import ClassVar, Optional
 
 import numpy as np
-from absl import flags, logging
+from absl import logging
 
 from bert_toolkit import cli, files
 from bert_toolkit.errors import UserError
+from bert_toolkit.options import ModelOptions, RuleOptions, TokenizerOptions, check, option
 from bert_toolkit.progress import Progress
 from tokenization import UNKNOWN, FullTokenizer
 
@@ -30,52 +31,34 @@ EMBEDDINGS, OUTPUT_BIAS = "bert/embeddings/word_embeddings", "cls/predictions/ou
 UNUSED = re.compile(r"\[unused\d+\]")
 
 
-def define_flags() -> None:
-    """Defines the flags of this stage."""
-    with cli.group("Model"):
-        cli.define_model_flags("The model's weights (or use --bert_dir).")
-        cli.define_tokenizer_flags()
-    with cli.group("Words"):
-        flags.DEFINE_string("words_file", None, "Words to add, one a line.")
-        flags.DEFINE_string(
-            "input_file",
-            None,
-            "Text to find words in: the most frequent that are cut into --min_pieces or more. Files"
-            " and glob patterns, separated by commas.",
-        )
-        flags.DEFINE_integer(
-            "num_words", 500, "Most words to add from --input_file.", lower_bound=1
-        )
-        flags.DEFINE_integer(
-            "min_frequency", 10, "How often a word must occur in --input_file.", lower_bound=1
-        )
-        flags.DEFINE_integer(
-            "min_pieces", 3, "Into how many pieces a word is cut so far.", lower_bound=2
-        )
-    with cli.group("Output"):
-        flags.DEFINE_string("output_dir", None, "Model directory to write.", required=True)
-        flags.DEFINE_boolean(
-            "fill_unused", True, "Put words in the place of [unused] entries first."
-        )
-
-
 @dataclasses.dataclass(frozen=True)
-class Options(cli.ModelOptions):
-    """The flags of this stage, by their names."""
+class Options(ModelOptions):
+    """The options of this stage."""
 
-    words_file: Optional[str] = None
-    input_file: Optional[str] = None
-    num_words: int = 500
-    min_frequency: int = 10
-    min_pieces: int = 3
-    output_dir: str = ""
-    fill_unused: bool = True
+    words_file: Optional[str] = option(None, "Words to add, one a line.")
+    input_file: Optional[str] = option(
+        None,
+        "Text to find words in: the most frequent that are cut into --min_pieces or more. Files"
+        " and glob patterns, separated by commas.",
+    )
+    num_words: int = option(500, "Most words to add from --input_file.", lower=1)
+    min_frequency: int = option(10, "How often a word must occur in --input_file.", lower=1)
+    min_pieces: int = option(3, "Into how many pieces a word is cut so far.", lower=2)
+    output_dir: str = option("", "Model directory to write.", required=True)
+    fill_unused: bool = option(True, "Put words in the place of [unused] entries first.")
+    init_checkpoint: Optional[str] = option(None, "The model's weights (or use --bert_dir).")
+
+    GROUPS: ClassVar = {
+        "Model": (ModelOptions, TokenizerOptions, RuleOptions),
+        "Words": ("words_file", "input_file", "num_words", "min_frequency", "min_pieces"),
+        "Output": ("output_dir", "fill_unused"),
+    }
 
     def __post_init__(self):
-        problems = self.missing_files("bert_config_file", "vocab_file", "init_checkpoint")
+        conflicts = self.missing_files("bert_config_file", "vocab_file", "init_checkpoint")
         if (self.words_file is None) == (self.input_file is None):
-            problems.append("pass --words_file or --input_file, and one of them only")
-        cli.check(problems)
+            conflicts.append("pass --words_file or --input_file, and one of them only")
+        check(conflicts)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -199,14 +182,9 @@ def with_new_rows(rows: np.ndarray, pieces: Mapping[int, Sequence[int]], size: i
     return grown
 
 
-def main(values: Any) -> None:
-    """Runs the stage with the parsed flags."""
-    run(cli.options_from_flags(Options, values))
-
-
 def entry() -> None:
     """The console command."""
-    cli.run(main, __doc__, define_flags)
+    cli.run(run, Options, __doc__)
 
 
 if __name__ == "__main__":

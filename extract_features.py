@@ -19,9 +19,9 @@ import dataclasses
 import itertools
 import os
 from collections.abc import Iterable, Iterator
-from typing import Any, Optional
+from typing import Any, ClassVar, Optional
 
-from absl import flags, logging
+from absl import logging
 
 from bert_toolkit import (
     background,
@@ -36,163 +36,131 @@ from bert_toolkit import (
 )
 from bert_toolkit.errors import UserError
 from bert_toolkit.layers import parse_layers
+from bert_toolkit.options import (
+    DeviceOptions,
+    ModelOptions,
+    RuleOptions,
+    TokenizerOptions,
+    WindowOptions,
+    check,
+    option,
+    window_option,
+)
 from bert_toolkit.progress import Progress, size
 
 
-def define_flags() -> None:
-    """Defines the flags of this stage."""
-    define_output_flags()
-    define_vector_flags()
-    with cli.group("Model"):
-        cli.define_model_flags(
-            "The model's weights: a prefix such as bert_model.ckpt, its .index file, a directory,"
-            " or a Hugging Face model.safetensors."
-        )
-        cli.define_tokenizer_flags()
-    with cli.group("Device"):
-        flags.DEFINE_integer(
-            "batch_size", 32, "Sequences in a batch, over all devices.", lower_bound=1
-        )
-        flags.DEFINE_boolean(
-            "use_one_hot_embeddings",
-            False,
-            "Look embeddings up by a matrix product, which TPUs do faster.",
-        )
-        cli.define_device_flags()
-
-
-def define_output_flags() -> None:
-    """Flags that say what is read, what is written and where."""
-    with cli.group("Input and output"):
-        flags.DEFINE_string(
-            "input_file",
-            None,
-            "Text to read, a line at a time; .gz or plain; - for standard input.",
-            required=True,
-        )
-        flags.DEFINE_string(
-            "output_file",
-            None,
-            "File to write; - for JSON lines on standard output. Not needed with --queries_file or"
-            " --projector_dir.",
-        )
-        flags.DEFINE_enum(
-            "output_format",
-            None,
-            list(feature_files.FORMATS),
-            "Form of the output; without this flag, by the ending of --output_file, JSON lines"
-            " (.jsonl, .jsonl.gz) if it says nothing. npy is for --pooling.",
-        )
-        flags.DEFINE_enum(
-            "dtype",
-            "float32",
-            ["float32", "float16"],
-            "Type of the numbers in files that are not JSON lines.",
-        )
-        flags.DEFINE_integer(
-            "lines_per_shard",
-            None,
-            "Write files of so many lines each, NAME-00000.jsonl and so on, and a list of them,"
-            " NAME.shards.json.",
-            lower_bound=1,
-        )
-        flags.DEFINE_boolean(
-            "resume",
-            True,
-            "With --lines_per_shard, keep the files that an earlier run of the same command made.",
-        )
-
-
-def define_vector_flags() -> None:
-    """Flags that say what has a vector, and what is made of it."""
-    with cli.group("Vectors"):
-        flags.DEFINE_string(
-            "layers",
-            "-1,-2,-3,-4",
-            "Layers to write, separated by commas: -1 is the last, -2 the one below; 0 is the"
-            " first; 0..5 for several, all, or last-four. Layers above are not computed.",
-        )
-        flags.DEFINE_enum(
-            "combine",
-            "separate",
-            ["separate", "concat", "mean", "sum"],
-            "What to make of several layers: nothing, their vectors one after the other, their"
-            " mean, or their sum. With --pooling, separate is concat.",
-        )
-        flags.DEFINE_enum(
-            "align",
-            words.PIECES,
-            [words.PIECES, words.WORDS, words.SPACES],
-            "What has a vector: WordPieces; words as the tokenizer finds them (punctuation marks"
-            " are words); or what stands between spaces. Words come with their text, the characters"
-            " of the line they are (offsets) and the tokens they are made of (pieces), each from"
-            " the first to the one after the last; [CLS] and [SEP] are left out.",
-        )
-        flags.DEFINE_enum(
-            "word_vector",
-            "mean",
-            ["mean", "first"],
-            "A word is the mean of its pieces, or the first of them.",
-        )
-        flags.DEFINE_enum(
-            "pooling",
-            "none",
-            ["none", "cls", "mean", "max", "mean_max"],
-            "One vector a line, and of what: of [CLS], the mean over tokens, the largest of each"
-            " dimension, or the last two one after the other. Padding never counts.",
-        )
-        flags.DEFINE_boolean(
-            "pool_special_tokens",
-            True,
-            "Whether [CLS] and [SEP] count in the mean and in the largest.",
-        )
-        flags.DEFINE_boolean("normalize", False, "Scale vectors of --pooling to length 1.")
-    with cli.group("Length"):
-        flags.DEFINE_integer(
-            "max_seq_length",
-            128,
-            "Longest sequence in tokens, [CLS] and [SEP] included; longer lines are cut.",
-            lower_bound=4,
-        )
-        cli.define_window_flags("each token is taken from where it has most text around it.")
-    with cli.group("Neighbours"):
-        flags.DEFINE_string(
-            "queries_file",
-            None,
-            "With --pooling: for every line of this file, print the lines of --input_file with the"
-            " nearest vectors (cosine, line number from 1, text).",
-        )
-        flags.DEFINE_integer("num_neighbors", 5, "How many of them.", lower_bound=1)
-        flags.DEFINE_string(
-            "projector_dir",
-            None,
-            "Directory for TensorBoard's embedding projector (tensorboard --logdir): its points are"
-            " lines with --pooling, else tokens.",
-        )
-
-
 @dataclasses.dataclass(frozen=True)
-class Options(cli.ModelOptions, cli.WindowOptions, cli.DeviceOptions):
-    """The flags of this stage, by their names."""
+class Options(ModelOptions, WindowOptions, DeviceOptions):
+    """The options of this stage."""
 
-    input_file: str = ""
-    output_file: Optional[str] = None
-    output_format: Optional[str] = None
-    dtype: str = "float32"
-    lines_per_shard: Optional[int] = None
-    resume: bool = True
-    layers: str = "-1,-2,-3,-4"
-    combine: str = "separate"
-    align: str = words.PIECES
-    word_vector: str = "mean"
-    pooling: str = "none"
-    pool_special_tokens: bool = True
-    normalize: bool = False
-    queries_file: Optional[str] = None
-    num_neighbors: int = 5
-    projector_dir: Optional[str] = None
-    batch_size: int = 32
-    use_one_hot_embeddings: bool = False
+    input_file: str = option(
+        "", "Text to read, a line at a time; .gz or plain; - for standard input.", required=True
+    )
+    output_file: Optional[str] = option(
+        None,
+        "File to write; - for JSON lines on standard output. Not needed with --queries_file or"
+        " --projector_dir.",
+    )
+    output_format: Optional[str] = option(
+        None,
+        "Form of the output; without this flag, by the ending of --output_file, JSON lines"
+        " (.jsonl, .jsonl.gz) if it says nothing. npy is for --pooling.",
+        choices=list(feature_files.FORMATS),
+    )
+    dtype: str = option(
+        "float32",
+        "Type of the numbers in files that are not JSON lines.",
+        choices=["float32", "float16"],
+    )
+    lines_per_shard: Optional[int] = option(
+        None,
+        "Write files of so many lines each, NAME-00000.jsonl and so on, and a list of them,"
+        " NAME.shards.json.",
+        lower=1,
+    )
+    resume: bool = option(
+        True, "With --lines_per_shard, keep the files that an earlier run of the same command made."
+    )
+    layers: str = option(
+        "-1,-2,-3,-4",
+        "Layers to write, separated by commas: -1 is the last, -2 the one below; 0 is the"
+        " first; 0..5 for several, all, or last-four. Layers above are not computed.",
+    )
+    combine: str = option(
+        "separate",
+        "What to make of several layers: nothing, their vectors one after the other, their"
+        " mean, or their sum. With --pooling, separate is concat.",
+        choices=["separate", "concat", "mean", "sum"],
+    )
+    align: str = option(
+        words.PIECES,
+        "What has a vector: WordPieces; words as the tokenizer finds them (punctuation marks"
+        " are words); or what stands between spaces. Words come with their text, the characters"
+        " of the line they are (offsets) and the tokens they are made of (pieces), each from"
+        " the first to the one after the last; [CLS] and [SEP] are left out.",
+        choices=[words.PIECES, words.WORDS, words.SPACES],
+    )
+    word_vector: str = option(
+        "mean", "A word is the mean of its pieces, or the first of them.", choices=["mean", "first"]
+    )
+    pooling: str = option(
+        "none",
+        "One vector a line, and of what: of [CLS], the mean over tokens, the largest of each"
+        " dimension, or the last two one after the other. Padding never counts.",
+        choices=["none", "cls", "mean", "max", "mean_max"],
+    )
+    pool_special_tokens: bool = option(
+        True, "Whether [CLS] and [SEP] count in the mean and in the largest."
+    )
+    normalize: bool = option(False, "Scale vectors of --pooling to length 1.")
+    queries_file: Optional[str] = option(
+        None,
+        "With --pooling: for every line of this file, print the lines of --input_file with the"
+        " nearest vectors (cosine, line number from 1, text).",
+    )
+    num_neighbors: int = option(5, "How many of them.", lower=1)
+    projector_dir: Optional[str] = option(
+        None,
+        "Directory for TensorBoard's embedding projector (tensorboard --logdir): its points are"
+        " lines with --pooling, else tokens.",
+    )
+    batch_size: int = option(32, "Sequences in a batch, over all devices.", lower=1)
+    use_one_hot_embeddings: bool = option(
+        False, "Look embeddings up by a matrix product, which TPUs do faster."
+    )
+    max_seq_length: int = option(
+        128, "Longest sequence in tokens, [CLS] and [SEP] included; longer lines are cut.", lower=4
+    )
+    doc_stride: int = window_option("each token is taken from where it has most text around it.")
+    init_checkpoint: Optional[str] = option(
+        None,
+        "The model's weights: a prefix such as bert_model.ckpt, its .index file, a directory,"
+        " or a Hugging Face model.safetensors.",
+    )
+
+    GROUPS: ClassVar = {
+        "Input and output": (
+            "input_file",
+            "output_file",
+            "output_format",
+            "dtype",
+            "lines_per_shard",
+            "resume",
+        ),
+        "Vectors": (
+            "layers",
+            "combine",
+            "align",
+            "word_vector",
+            "pooling",
+            "pool_special_tokens",
+            "normalize",
+        ),
+        "Length": ("max_seq_length", "doc_stride"),
+        "Neighbours": ("queries_file", "num_neighbors", "projector_dir"),
+        "Model": (ModelOptions, TokenizerOptions, RuleOptions),
+        "Device": ("batch_size", "use_one_hot_embeddings", DeviceOptions),
+    }
 
     @property
     def format(self) -> str:
@@ -201,9 +169,9 @@ class Options(cli.ModelOptions, cli.WindowOptions, cli.DeviceOptions):
 
     def __post_init__(self):
         missing = self.missing_files("bert_config_file", "vocab_file", "init_checkpoint")
-        cli.check([*self._problems(), *self._output_problems(), *missing])
+        check([*self._conflicts(), *self._output_conflicts(), *missing])
 
-    def _problems(self) -> Iterator[str]:
+    def _conflicts(self) -> Iterator[str]:
         """Yields a sentence for everything about vectors that does not go together."""
         pooled = self.pooling != "none"
         if not (self.output_file or self.queries_file or self.projector_dir):
@@ -218,9 +186,9 @@ class Options(cli.ModelOptions, cli.WindowOptions, cli.DeviceOptions):
             yield f"--word_vector={self.word_vector} goes with --align=words or spaces"
         if self.queries_file and not pooled:
             yield "--queries_file compares lines; pass --pooling=mean, for example"
-        yield from self.window_problems()
+        yield from self.window_conflicts()
 
-    def _output_problems(self) -> Iterator[str]:
+    def _output_conflicts(self) -> Iterator[str]:
         """Yields a sentence for everything about the output that does not go together."""
         name, path = self.format, self.output_file or ""
         if name == "npy" and self.pooling == "none":
@@ -471,14 +439,9 @@ def write(
     return done
 
 
-def main(values: Any) -> None:
-    """Runs the stage with the parsed flags."""
-    run(cli.options_from_flags(Options, values))
-
-
 def entry() -> None:
     """The console command."""
-    cli.run(main, __doc__, define_flags)
+    cli.run(run, Options, __doc__)
 
 
 if __name__ == "__main__":

@@ -17,15 +17,16 @@ import os
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Optional
+from typing import Any, ClassVar, Optional
 
 import numpy as np
-from absl import flags, logging
+from absl import logging
 
 from bert_toolkit import cli, datasets, files, scores
-from bert_toolkit.data_flags import DataOptions, define_data_flags
+from bert_toolkit.data_flags import DataOptions
 from bert_toolkit.datasets import Data, Example
 from bert_toolkit.errors import UserError
+from bert_toolkit.options import check, option
 from bert_toolkit.problems import MULTI, REGRESSION, SINGLE
 
 TABLE = "baselines.tsv"
@@ -33,35 +34,30 @@ TABLE = "baselines.tsv"
 UNSURE = 1e-3
 
 
-def define_flags() -> None:
-    """Defines the flags of this program."""
-    with cli.group("Data"):
-        define_data_flags()
-    with cli.group("Baselines"):
-        flags.DEFINE_string("output_dir", "", "Directory for baselines.tsv.")
-        flags.DEFINE_string(
-            "keywords",
-            None,
-            'JSON file of label to words, {"1": ["good", "great"], ...}: the label with the most of'
-            " its words in a text is the answer, the most frequent label where there is none.",
-        )
-        flags.DEFINE_integer("seed", 12345, "Of the division by --eval_split, and of drawing.")
-
-
 @dataclasses.dataclass(frozen=True)
 class Options(DataOptions):
-    """The flags of this program, by their names."""
+    """The options of this program."""
 
-    keywords: Optional[str] = None
-    seed: int = 12345
+    keywords: Optional[str] = option(
+        None,
+        'JSON file of label to words, {"1": ["good", "great"], ...}: the label with the most of'
+        " its words in a text is the answer, the most frequent label where there is none.",
+    )
+    seed: int = option(12345, "Of the division by --eval_split, and of drawing.")
+    output_dir: str = option("", "Directory for baselines.tsv.")
+
+    GROUPS: ClassVar = {
+        "Data": (DataOptions,),
+        "Baselines": ("output_dir", "keywords", "seed"),
+    }
 
     def __post_init__(self):
-        problems = self.data_problems()
+        conflicts = self.data_conflicts()
         if self.is_custom and not self.train_file:
-            problems.append("--train_file is required (or --task_name)")
+            conflicts.append("--train_file is required (or --task_name)")
         if self.is_custom and not (self.eval_file or self.eval_split):
-            problems.append("--eval_file or --eval_split is required")
-        cli.check(problems)
+            conflicts.append("--eval_file or --eval_split is required")
+        check(conflicts)
 
 
 # A baseline: from training examples and texts to logits of these, [N, outputs].
@@ -218,14 +214,9 @@ def _logits(data: Data, probabilities: Any) -> np.ndarray:
     return np.log(bounded / (1 - bounded)) if data.problem.kind == MULTI else np.log(bounded)
 
 
-def main(values: Any) -> None:
-    """Runs the program with the parsed flags."""
-    run(cli.options_from_flags(Options, values))
-
-
 def entry() -> None:
     """The console command."""
-    cli.run(main, __doc__, define_flags)
+    cli.run(run, Options, __doc__)
 
 
 if __name__ == "__main__":

@@ -24,198 +24,157 @@ Examples:
 import dataclasses
 import functools
 import os
-from typing import Any, Optional
+from typing import Any, ClassVar, Optional
 
-from absl import flags, logging
+from absl import logging
 
 from bert_toolkit import cli, cluster, features, files
-from bert_toolkit.data_flags import DataOptions, define_data_flags
+from bert_toolkit.data_flags import DataOptions
+from bert_toolkit.options import (
+    CheckpointOptions,
+    DeviceOptions,
+    ModelOptions,
+    RuleOptions,
+    TokenizerOptions,
+    TrainingOptions,
+    WindowOptions,
+    check,
+    option,
+    window_option,
+)
 
 
-def define_flags() -> None:
-    """Defines the flags of this stage, in their order of use."""
-    with cli.group("Data"):
-        define_data_flags()
-    with cli.group("What to do"):
-        flags.DEFINE_string(
-            "output_dir", None, "Directory for the model and the results.", required=True
-        )
-        flags.DEFINE_boolean(
-            "do_train",
-            False,
-            "Train. If no --do_... is given with files of your own, all that they are for is done.",
-        )
-        flags.DEFINE_boolean("do_eval", False, "Evaluate.")
-        flags.DEFINE_boolean("do_predict", False, "Predict.")
-    with cli.group("Model"):
-        cli.define_model_flags(
-            "Weights to start from where --output_dir has no checkpoint yet: a prefix such as"
-            " bert_model.ckpt, its .index file, a directory, or a Hugging Face model.safetensors."
-        )
-        cli.define_tokenizer_flags()
-        _define_length_flags()
-    with cli.group("Training"):
-        flags.DEFINE_float(
-            "num_train_epochs",
-            3.0,
-            "Passes over the training data; may be a fraction.",
-            lower_bound=0.0,
-        )
-        flags.DEFINE_float(
-            "warmup_proportion",
-            0.1,
-            "Share of the steps over which the learning rate rises from zero.",
-            lower_bound=0.0,
-            upper_bound=1.0,
-        )
-        _define_aid_flags()
-        cli.define_training_flags()
-        cli.define_checkpoint_flags()
-    with cli.group("Choosing the best model"):
-        _define_selection_flags()
-    with cli.group("Evaluation and prediction"):
-        _define_prediction_flags()
-    with cli.group("Device"):
-        cli.define_device_flags()
+@dataclasses.dataclass(frozen=True)
+class Options(DataOptions, ModelOptions, WindowOptions, TrainingOptions):
+    """The options of this stage."""
 
-
-def _define_length_flags() -> None:
-    flags.DEFINE_integer(
-        "max_seq_length",
-        128,
-        "Longest sequence in tokens, [CLS] and [SEP] included.",
-        lower_bound=4,
+    do_train: bool = option(
+        False,
+        "Train. If no --do_... is given with files of your own, all that they are for is done.",
     )
-    flags.DEFINE_enum(
-        "truncate",
+    do_eval: bool = option(False, "Evaluate.")
+    do_predict: bool = option(False, "Predict.")
+    truncate: str = option(
         features.HEAD,
-        [features.HEAD, features.TAIL, features.HEAD_TAIL],
         "What to keep of longer texts: the beginning, the end, or a quarter and the end.",
+        choices=[features.HEAD, features.TAIL, features.HEAD_TAIL],
     )
-    cli.define_window_flags(
-        "each is trained on with the label of its text, and the mean of their outputs is the"
-        " prediction."
+    num_train_epochs: float = option(
+        3.0, "Passes over the training data; may be a fraction.", lower=0.0
     )
-
-
-def _define_aid_flags() -> None:
-    flags.DEFINE_list(
-        "class_weights",
-        None,
-        "What examples count in the loss: balanced (rare labels more), or label:weight,...",
+    warmup_proportion: float = option(
+        0.1,
+        "Share of the steps over which the learning rate rises from zero.",
+        lower=0.0,
+        upper=1.0,
     )
-    flags.DEFINE_boolean("oversample", False, "Repeat examples of rare labels.")
-    flags.DEFINE_float(
-        "label_smoothing",
-        0.0,
-        "Share of a label's probability that is spread over all labels.",
-        lower_bound=0.0,
-        upper_bound=0.9,
+    class_weights: Optional[list[str]] = option(
+        None, "What examples count in the loss: balanced (rare labels more), or label:weight,..."
     )
-
-
-def _define_selection_flags() -> None:
-    flags.DEFINE_string(
-        "evaluate_every",
+    oversample: bool = option(False, "Repeat examples of rare labels.")
+    label_smoothing: float = option(
+        0.0, "Share of a label's probability that is spread over all labels.", lower=0.0, upper=0.9
+    )
+    evaluate_every: Optional[str] = option(
         None,
         "Evaluate while training, every so many steps or every epoch, and keep the best model in"
         " best/ below --output_dir.",
     )
-    flags.DEFINE_string(
-        "best_metric",
+    best_metric: Optional[str] = option(
         None,
         "What decides which is best: a metric of eval_results.txt without eval_; without it,"
         " what the task is judged by (accuracy, f1_micro, spearman).",
     )
-    flags.DEFINE_integer(
-        "early_stopping_patience",
-        0,
-        "Stop after so many evaluations without a better one; 0 for never.",
-        lower_bound=0,
+    early_stopping_patience: int = option(
+        0, "Stop after so many evaluations without a better one; 0 for never.", lower=0
     )
-    flags.DEFINE_integer(
-        "num_runs",
+    num_runs: int = option(
         1,
         "Train so many times with seeds --seed, --seed + 1, ... in run_1/, run_2/, ...; the best"
         " model is kept in best/, runs.tsv compares them.",
-        lower_bound=1,
+        lower=1,
     )
-
-
-def _define_prediction_flags() -> None:
-    flags.DEFINE_string(
-        "checkpoint",
+    checkpoint: Optional[str] = option(
         None,
         "The model to evaluate and predict with: best, last, or a path; without it, the best if"
         " there is one.",
     )
-    flags.DEFINE_integer("eval_batch_size", 8, "Examples in a batch of evaluation.", lower_bound=1)
-    flags.DEFINE_integer(
-        "predict_batch_size", 8, "Examples in a batch of prediction.", lower_bound=1
-    )
-    flags.DEFINE_boolean(
-        "calibrate",
+    eval_batch_size: int = option(8, "Examples in a batch of evaluation.", lower=1)
+    predict_batch_size: int = option(8, "Examples in a batch of prediction.", lower=1)
+    calibrate: bool = option(
         False,
         "Choose on the dev data a temperature that makes probabilities true, and, where there may"
         " be several labels, their thresholds; kept in calibration.json and used in predicting.",
     )
-    flags.DEFINE_string(
-        "reject_below",
+    reject_below: Optional[str] = option(
         None,
         "Answer 'other' below this probability, 0.8 say, or for that share of the dev data, 10%"
         " say; kept in calibration.json.",
     )
+    output_dir: str = option("", "Directory for the model and the results.", required=True)
+    max_seq_length: int = option(
+        128, "Longest sequence in tokens, [CLS] and [SEP] included.", lower=4
+    )
+    init_checkpoint: Optional[str] = option(
+        None,
+        "Weights to start from where --output_dir has no checkpoint yet: a prefix such as"
+        " bert_model.ckpt, its .index file, a directory, or a Hugging Face model.safetensors.",
+    )
+    doc_stride: int = window_option(
+        "each is trained on with the label of its text, and the mean of their outputs is the"
+        " prediction."
+    )
 
-
-@dataclasses.dataclass(frozen=True)
-class Options(DataOptions, cli.ModelOptions, cli.WindowOptions, cli.TrainingOptions):
-    """The flags of this stage, by their names."""
-
-    do_train: bool = False
-    do_eval: bool = False
-    do_predict: bool = False
-    truncate: str = features.HEAD
-    num_train_epochs: float = 3.0
-    warmup_proportion: float = 0.1
-    class_weights: Optional[list[str]] = None
-    oversample: bool = False
-    label_smoothing: float = 0.0
-    evaluate_every: Optional[str] = None
-    best_metric: Optional[str] = None
-    early_stopping_patience: int = 0
-    num_runs: int = 1
-    checkpoint: Optional[str] = None
-    eval_batch_size: int = 8
-    predict_batch_size: int = 8
-    calibrate: bool = False
-    reject_below: Optional[str] = None
+    GROUPS: ClassVar = {
+        "Data": (DataOptions,),
+        "What to do": ("output_dir", "do_train", "do_eval", "do_predict"),
+        "Model": (
+            ModelOptions,
+            TokenizerOptions,
+            RuleOptions,
+            "max_seq_length",
+            "truncate",
+            "doc_stride",
+        ),
+        "Training": (
+            "num_train_epochs",
+            "warmup_proportion",
+            "class_weights",
+            "oversample",
+            "label_smoothing",
+            TrainingOptions,
+            CheckpointOptions,
+        ),
+        "Choosing the best model": (
+            "evaluate_every",
+            "best_metric",
+            "early_stopping_patience",
+            "num_runs",
+        ),
+        "Evaluation and prediction": (
+            "checkpoint",
+            "eval_batch_size",
+            "predict_batch_size",
+            "calibrate",
+            "reject_below",
+        ),
+        "Device": (DeviceOptions,),
+    }
 
     def __post_init__(self):
-        problems = self.data_problems()
+        conflicts = self.data_conflicts()
         if not any(self.actions()):
-            problems.append("nothing to do: pass --do_train, --do_eval or --do_predict")
-        if not self.bert_dir and not self.bert_config_file:
-            object.__setattr__(self, "bert_dir", self._own_model())
+            conflicts.append("nothing to do: pass --do_train, --do_eval or --do_predict")
         every = self.evaluate_every
         if every not in (None, "epoch") and not (every.isdigit() and int(every)):
-            problems.append(f"--evaluate_every={every}: expected epoch, or a number of steps")
+            conflicts.append(f"--evaluate_every={every}: expected epoch, or a number of steps")
         if self.checkpoint == "best" and self.actions()[0] and not every and self.num_runs == 1:
-            problems.append("--checkpoint=best: --evaluate_every says when to look for the best")
+            conflicts.append("--checkpoint=best: --evaluate_every says when to look for the best")
         if self.early_stopping_patience and not every:
-            problems.append("--early_stopping_patience goes with --evaluate_every")
-        if every and cluster.size() > 1:
-            problems.append("--evaluate_every: not on several hosts; evaluate when it is trained")
+            conflicts.append("--early_stopping_patience goes with --evaluate_every")
         if self.oversample and self.class_weights:
-            problems.append("--oversample and --class_weights: both for the same; choose one")
-        problems += self.window_problems() + self.training_problems()
-        cli.check(problems + self.missing_files("bert_config_file", "vocab_file"))
-
-    def _own_model(self) -> Optional[str]:
-        """Returns the directory of the model that an earlier run left, if there is one."""
-        for directory in (self.output_dir, os.path.join(self.output_dir, "best")):
-            if files.exists(os.path.join(directory, "checkpoint")):
-                return directory
-        return None
+            conflicts.append("--oversample and --class_weights: both for the same; choose one")
+        check(conflicts + self.window_conflicts() + self.training_conflicts())
 
     def actions(self) -> tuple[bool, bool, bool]:
         """Returns whether to train, to evaluate and to predict: as told, or as the files say."""
@@ -238,12 +197,33 @@ class Options(DataOptions, cli.ModelOptions, cli.WindowOptions, cli.TrainingOpti
         return int(self.evaluate_every)
 
 
+def resolve(options: Options) -> Options:
+    """Completes the options by what is there: a model in --output_dir, other hosts.
+
+    Raises:
+      UserError: no model is named, or an option is not for several hosts.
+    """
+    if not options.bert_dir and not options.bert_config_file:
+        options = dataclasses.replace(options, bert_dir=_own_model(options.output_dir))
+    check(options.missing_files("bert_config_file", "vocab_file") + cluster.conflicts(options))
+    return options
+
+
+def _own_model(output_dir: str) -> Optional[str]:
+    """Returns the directory of the model that an earlier run left, if there is one."""
+    for directory in (output_dir, os.path.join(output_dir, "best")):
+        if files.exists(os.path.join(directory, "checkpoint")):
+            return directory
+    return None
+
+
 def run(options: Options) -> dict[str, Any]:
     """Trains, evaluates and predicts as asked; returns the metrics on the main dev file, or {}.
 
     Raises:
       UserError: an input cannot be used.
     """
+    options = resolve(options)
     # TensorFlow is imported when a model is needed, so that --help and mistakes answer at once.
     from bert_toolkit import several_runs
 
@@ -328,14 +308,9 @@ def run_once(options: Options) -> dict[str, Any]:
     return found.get("", {})
 
 
-def main(values: Any) -> None:
-    """Runs the stage with the parsed flags."""
-    run(cli.options_from_flags(Options, values))
-
-
 def entry() -> None:
     """The console command."""
-    cli.run(main, __doc__, define_flags)
+    cli.run(run, Options, __doc__)
 
 
 if __name__ == "__main__":

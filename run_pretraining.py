@@ -15,14 +15,24 @@ Example:
 import dataclasses
 import os
 from collections.abc import Callable, Mapping
-from typing import Any, Optional
+from typing import Any, ClassVar, Optional
 
-from absl import flags, logging
+from absl import logging
 
 from bert_toolkit import cli, cluster, files, records, tokenizer_config
 from bert_toolkit.dynamic_masks import DynamicMasks
 from bert_toolkit.engine import DEFAULT_ENGINE, Engine
 from bert_toolkit.errors import UserError
+from bert_toolkit.options import (
+    CheckpointOptions,
+    DeviceOptions,
+    ModelOptions,
+    RuleOptions,
+    TokenizerOptions,
+    TrainingOptions,
+    check,
+    option,
+)
 
 # Instances among which the next one is drawn; the files were shuffled as a whole when they were
 # made.
@@ -30,97 +40,78 @@ SHUFFLE_BUFFER = 10_000
 PUBLISHED_EVAL_STEPS = 100
 
 
-def define_flags() -> None:
-    """Defines the flags of this stage."""
-    with cli.group("Model"):
-        cli.define_model_flags(
-            "Weights to start from where --output_dir has no checkpoint yet: a prefix such as"
-            " bert_model.ckpt, its .index file, a directory, or a Hugging Face model.safetensors."
-            " Without it, random weights."
-        )
-        cli.define_tokenizer_flags()
-    with cli.group("Input and output"):
-        flags.DEFINE_string(
-            "input_file", None, "TFRecord files to train on: names and patterns, comma-separated."
-        )
-        flags.DEFINE_string(
-            "eval_file", None, "TFRecord files to evaluate on; without it, those of --input_file."
-        )
-        flags.DEFINE_string(
-            "output_dir", None, "Directory for checkpoints and results.", required=True
-        )
-        flags.DEFINE_integer(
-            "max_seq_length",
-            None,
-            "Longest sequence in tokens; unless given, what the data has.",
-            lower_bound=5,
-        )
-        flags.DEFINE_integer(
-            "max_predictions_per_seq",
-            None,
-            "Most masked tokens in a sequence; unless given, what the data has.",
-            lower_bound=1,
-        )
-        flags.DEFINE_boolean(
-            "use_next_sentence",
-            None,
-            "Learn next-sentence prediction (or sentence order, if the data was made for it) beside"
-            " masked tokens; unless given, as the data was made, else true.",
-        )
-    with cli.group("Training"):
-        flags.DEFINE_boolean("do_train", False, "Train.")
-        cli.define_training_flags()
-        flags.DEFINE_integer(
-            "num_train_steps",
-            100000,
-            "Steps in all, those of earlier runs in --output_dir included.",
-            lower_bound=1,
-        )
-        flags.DEFINE_integer(
-            "num_warmup_steps",
-            10000,
-            "Steps over which the learning rate rises from zero.",
-            lower_bound=0,
-        )
-        cli.define_checkpoint_flags()
-    with cli.group("Evaluation"):
-        flags.DEFINE_boolean("do_eval", False, "Evaluate; after training, if both are asked for.")
-        flags.DEFINE_integer("eval_batch_size", 8, "Sequences in a batch.", lower_bound=1)
-        flags.DEFINE_integer(
-            "max_eval_steps",
-            None,
-            f"Most batches to evaluate. Without it, all of --eval_file, or {PUBLISHED_EVAL_STEPS}"
-            " batches of --input_file.",
-            lower_bound=1,
-        )
-    with cli.group("Device"):
-        cli.define_device_flags()
-
-
 @dataclasses.dataclass(frozen=True)
-class Options(cli.ModelOptions, cli.TrainingOptions):
-    """The flags of this stage, by their names."""
+class Options(ModelOptions, TrainingOptions):
+    """The options of this stage."""
 
-    output_dir: str = ""
-    input_file: Optional[str] = None
-    eval_file: Optional[str] = None
-    max_seq_length: Optional[int] = None
-    max_predictions_per_seq: Optional[int] = None
-    use_next_sentence: Optional[bool] = None
-    do_train: bool = False
-    do_eval: bool = False
-    eval_batch_size: int = 8
-    num_train_steps: int = 100000
-    num_warmup_steps: int = 10000
-    max_eval_steps: Optional[int] = None
+    output_dir: str = option("", "Directory for checkpoints and results.", required=True)
+    input_file: Optional[str] = option(
+        None, "TFRecord files to train on: names and patterns, comma-separated."
+    )
+    eval_file: Optional[str] = option(
+        None, "TFRecord files to evaluate on; without it, those of --input_file."
+    )
+    max_seq_length: Optional[int] = option(
+        None, "Longest sequence in tokens; unless given, what the data has.", lower=5
+    )
+    max_predictions_per_seq: Optional[int] = option(
+        None, "Most masked tokens in a sequence; unless given, what the data has.", lower=1
+    )
+    use_next_sentence: Optional[bool] = option(
+        None,
+        "Learn next-sentence prediction (or sentence order, if the data was made for it) beside"
+        " masked tokens; unless given, as the data was made, else true.",
+    )
+    do_train: bool = option(False, "Train.")
+    do_eval: bool = option(False, "Evaluate; after training, if both are asked for.")
+    eval_batch_size: int = option(8, "Sequences in a batch.", lower=1)
+    num_train_steps: int = option(
+        100000, "Steps in all, those of earlier runs in --output_dir included.", lower=1
+    )
+    num_warmup_steps: int = option(
+        10000, "Steps over which the learning rate rises from zero.", lower=0
+    )
+    max_eval_steps: Optional[int] = option(
+        None,
+        f"Most batches to evaluate. Without it, all of --eval_file, or {PUBLISHED_EVAL_STEPS}"
+        " batches of --input_file.",
+        lower=1,
+    )
+    init_checkpoint: Optional[str] = option(
+        None,
+        "Weights to start from where --output_dir has no checkpoint yet: a prefix such as"
+        " bert_model.ckpt, its .index file, a directory, or a Hugging Face model.safetensors."
+        " Without it, random weights.",
+    )
+
+    GROUPS: ClassVar = {
+        "Model": (ModelOptions, TokenizerOptions, RuleOptions),
+        "Input and output": (
+            "input_file",
+            "eval_file",
+            "output_dir",
+            "max_seq_length",
+            "max_predictions_per_seq",
+            "use_next_sentence",
+        ),
+        "Training": (
+            "do_train",
+            TrainingOptions,
+            "num_train_steps",
+            "num_warmup_steps",
+            CheckpointOptions,
+        ),
+        "Evaluation": ("do_eval", "eval_batch_size", "max_eval_steps"),
+        "Device": (DeviceOptions,),
+    }
 
     def __post_init__(self):
-        problems = []
+        conflicts = []
         if not self.do_train and not self.do_eval:
-            problems.append("nothing to do: pass --do_train, --do_eval or both")
+            conflicts.append("nothing to do: pass --do_train, --do_eval or both")
         if self.input_file is None and (self.do_train or self.eval_file is None):
-            problems.append("--input_file is required")
-        cli.check(problems + self.training_problems() + self.missing_files("bert_config_file"))
+            conflicts.append("--input_file is required")
+        check(conflicts + self.training_conflicts() + self.missing_files("bert_config_file"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -219,6 +210,7 @@ def run(options: Options) -> dict[str, Any]:
     Raises:
       UserError: an input cannot be used.
     """
+    check(cluster.conflicts(options))
     # TensorFlow is imported when a model is needed, so that --help and mistakes answer at once.
     from bert_toolkit import checkpoints, estimators, model_dirs, model_fns
 
@@ -463,14 +455,9 @@ def masked_tokens(features: Mapping[str, Any], static_shapes: bool) -> tuple[Any
     return tf.stack([rows, positions], axis=1), ids, weights
 
 
-def main(values: Any) -> None:
-    """Runs the stage with the parsed flags."""
-    run(cli.options_from_flags(Options, values))
-
-
 def entry() -> None:
     """The console command."""
-    cli.run(main, __doc__, define_flags)
+    cli.run(run, Options, __doc__)
 
 
 if __name__ == "__main__":

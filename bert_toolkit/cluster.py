@@ -119,6 +119,21 @@ def size() -> int:
     return len(read().hosts)
 
 
+def conflicts(options: Any) -> list[str]:
+    """Returns a sentence for each option of a training that is not for several hosts."""
+    if size() < 2:
+        return []
+    found = []
+    if options.overwrite:
+        found.append(
+            "--overwrite: not on several hosts, where one might remove what another has"
+            " written; empty --output_dir first"
+        )
+    if getattr(options, "evaluate_every", None):
+        found.append("--evaluate_every: not on several hosts; evaluate when it is trained")
+    return found
+
+
 def is_chief() -> bool:
     """Whether this is the only host, or the one of several that writes what training gives."""
     cluster = read()

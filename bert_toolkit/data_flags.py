@@ -1,4 +1,4 @@
-"""The flags that say what texts and labels there are: of run_classifier.py and run_baselines.py."""
+"""Options that say what texts and labels there are: of run_classifier.py and the baselines."""
 
 import dataclasses
 import os
@@ -6,9 +6,8 @@ import re
 from collections.abc import Sequence
 from typing import Optional
 
-from absl import flags
-
 from bert_toolkit import files, problems, tables, tasks
+from bert_toolkit.options import option
 from bert_toolkit.problems import MULTI, REGRESSION
 from bert_toolkit.tasks import Column, Split, Task
 
@@ -29,134 +28,102 @@ OF_OWN_FILES = (
 )
 
 
-def define_data_flags() -> None:
-    """Defines the flags."""
-    flags.DEFINE_string(
-        "task_name",
+@dataclasses.dataclass(frozen=True)
+class DataOptions:
+    """The texts and labels."""
+
+    task_name: Optional[str] = option(
         None,
         "A task with published files in --data_dir: cola, sst-2, mrpc, qqp, sts-b, mnli, qnli, rte,"
         " wnli, xnli (Chinese) or xnli-LANGUAGE. Without it, the files below.",
     )
-    flags.DEFINE_string("data_dir", None, "Directory with the files of the task.")
-    flags.DEFINE_string(
-        "train_file",
+    data_dir: Optional[str] = option(None, "Directory with the files of the task.")
+    output_dir: str = ""
+    train_file: Optional[str] = option(
         None,
         "Your own training data: .tsv, .csv, .jsonl or .json (one array of objects), .gz or not.",
     )
-    flags.DEFINE_string("eval_file", None, "Your own data to evaluate on, in the same columns.")
-    flags.DEFINE_string(
-        "predict_file",
+    eval_file: Optional[str] = option(None, "Your own data to evaluate on, in the same columns.")
+    predict_file: Optional[str] = option(
         None,
         "Your own texts to predict: as above, or .txt with a text a line; - for lines on standard"
         " input, with predictions on standard output.",
     )
-    flags.DEFINE_string(
-        "text_column",
+    text_column: Optional[str] = option(
         None,
         "The column of the text: its name, or its number from 1. Without it, text or sentence, or"
         " the first where there is no header.",
     )
-    flags.DEFINE_string("text_b_column", None, "The column of the second text of a pair.")
-    flags.DEFINE_string(
-        "label_column",
-        None,
-        "The column of the label. Without it, label, or the second where there is no header.",
+    text_b_column: Optional[str] = option(None, "The column of the second text of a pair.")
+    label_column: Optional[str] = option(
+        None, "The column of the label. Without it, label, or the second where there is no header."
     )
-    flags.DEFINE_string("id_column", None, "The column of the id that predictions are listed by.")
-    flags.DEFINE_boolean("header", True, "Whether the first row names the columns.")
-    flags.DEFINE_string(
-        "delimiter",
+    id_column: Optional[str] = option(None, "The column of the id that predictions are listed by.")
+    header: bool = option(True, "Whether the first row names the columns.")
+    delimiter: Optional[str] = option(
         None,
         "The character between columns, ';' say, or tab; without it, in .csv a comma, else a tab.",
     )
-    flags.DEFINE_boolean(
-        "quoting",
+    quoting: Optional[bool] = option(
         None,
         "Whether fields may stand in double quotes; without it, in .csv they may, in .tsv not.",
     )
-    flags.DEFINE_enum(
-        "problem_type",
+    problem_type: Optional[str] = option(
         None,
-        list(problems.KINDS),
         "One label a text, any number of labels, or a number; without it, what the training data"
         " looks like (lists in JSON are several labels, fractions are numbers), which is told.",
+        choices=list(problems.KINDS),
     )
-    flags.DEFINE_string("label_separator", ",", "Between the labels of a text that has several.")
-    flags.DEFINE_list(
-        "labels", None, "The labels, in order; without it, those of the training data, sorted."
+    label_separator: str = option(",", "Between the labels of a text that has several.")
+    labels: Optional[Sequence[str]] = option(
+        None, "The labels, in order; without it, those of the training data, sorted."
     )
-    flags.DEFINE_float(
-        "eval_split",
+    eval_split: float = option(
         0.0,
         "Share of the training data to evaluate on instead of training, with the labels in the same"
         " proportions; for data without an --eval_file.",
-        lower_bound=0.0,
-        upper_bound=0.9,
+        lower=0.0,
+        upper=0.9,
     )
-    flags.DEFINE_enum(
-        "on_bad_row",
+    on_bad_row: str = option(
         "error",
-        ["error", "skip"],
         "Stop at rows that cannot be used, or leave them out, listed in bad_rows.tsv.",
+        choices=["error", "skip"],
     )
-
-
-@dataclasses.dataclass(frozen=True)
-class DataOptions:
-    """The flags of the data; a stage's options build on it."""
-
-    task_name: Optional[str] = None
-    data_dir: Optional[str] = None
-    output_dir: str = ""
-    train_file: Optional[str] = None
-    eval_file: Optional[str] = None
-    predict_file: Optional[str] = None
-    text_column: Optional[str] = None
-    text_b_column: Optional[str] = None
-    label_column: Optional[str] = None
-    id_column: Optional[str] = None
-    header: bool = True
-    delimiter: Optional[str] = None
-    quoting: Optional[bool] = None
-    problem_type: Optional[str] = None
-    label_separator: str = ","
-    labels: Optional[Sequence[str]] = None
-    eval_split: float = 0.0
-    on_bad_row: str = "error"
 
     @property
     def is_custom(self) -> bool:
         """Whether the data is the user's own, rather than a task's."""
         return self.task_name in (None, tasks.CUSTOM)
 
-    def data_problems(self) -> list[str]:
+    def data_conflicts(self) -> list[str]:
         """Returns a sentence for everything that does not go together."""
         own = [name for name in ("train_file", "eval_file", "predict_file") if getattr(self, name)]
         if self.is_custom and not own:
             return ["--task_name is required, or --train_file, --eval_file or --predict_file"]
         if self.is_custom:
-            return self._column_problems() + self._label_problems()
-        problems = [] if self.data_dir else ["--data_dir is required with --task_name"]
+            return self._column_conflicts() + self._label_conflicts()
+        conflicts = [] if self.data_dir else ["--data_dir is required with --task_name"]
         if own:
-            problems.append(f"--{own[0]} goes without --task_name, or with --task_name=custom")
+            conflicts.append(f"--{own[0]} goes without --task_name, or with --task_name=custom")
         of_own = [name for name in OF_OWN_FILES if getattr(self, name) is not None]
         of_own += [] if self.header else ["noheader"]
-        problems += [f"--{name} is for files of your own; a task has its own" for name in of_own]
-        return problems
+        conflicts += [f"--{name} is for files of your own; a task has its own" for name in of_own]
+        return conflicts
 
-    def _column_problems(self) -> list[str]:
-        problems = []
+    def _column_conflicts(self) -> list[str]:
+        conflicts = []
         for name in ("text_column", "text_b_column", "label_column", "id_column"):
             column = getattr(self, name)
             if column is not None and re.fullmatch(r"[+-]?[0-9]+", column) and int(column) < 1:
-                problems.append(f"--{name}={column}: columns count from 1; pass 1 for the first")
+                conflicts.append(f"--{name}={column}: columns count from 1; pass 1 for the first")
         if self.delimiter is not None and len(self._delimiter() or "") != 1:
-            problems.append(
+            conflicts.append(
                 f"--delimiter={self.delimiter}: expected one character, such as ';', or tab"
             )
         for name in ("train_file", "eval_file"):
             if getattr(self, name) == files.STREAM:
-                problems.append(
+                conflicts.append(
                     f"--{name}=-: only --predict_file reads standard input; expected a file"
                 )
         if (
@@ -165,14 +132,14 @@ class DataOptions:
             and _is_lines(self.predict_file)
             and not isinstance(_column(self.text_b_column), int)
         ):
-            problems.append(
+            conflicts.append(
                 f"--predict_file={self.predict_file}: lines have no column"
                 f" {self.text_b_column!r}; pass the two texts with a tab between them and"
                 " --text_b_column=2, or a .tsv file"
             )
-        return problems
+        return conflicts
 
-    def _label_problems(self) -> list[str]:
+    def _label_conflicts(self) -> list[str]:
         labels = list(self.labels or ())
         found = [
             f"--labels: {label!r} has a tab or a line end; expected one line"

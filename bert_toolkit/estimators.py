@@ -15,8 +15,9 @@ from absl import logging
 from tensorflow import config as tf2_config
 
 from bert_toolkit import cluster, estimator_api, hooks, input_state, records
-from bert_toolkit.cli import EXIT_TERMINATED, CheckpointOptions, DeviceOptions
+from bert_toolkit.cli import EXIT_TERMINATED
 from bert_toolkit.errors import UserError
+from bert_toolkit.options import CheckpointOptions, DeviceOptions
 
 
 @dataclasses.dataclass(frozen=True)

@@ -19,10 +19,10 @@ import tensorflow.compat.v1 as tf
 
 import modeling
 from bert_toolkit import checkpoints, features, model_dirs, tokenizers, training_notes, vectors
-from bert_toolkit.cli import ModelOptions
 from bert_toolkit.errors import UserError
 from bert_toolkit.estimator_api import PREDICT
 from bert_toolkit.layers import parse_layers
+from bert_toolkit.options import ModelOptions
 from bert_toolkit.outputs import Network
 from tokenization import garbage_collection_paused
 

@@ -23,8 +23,8 @@ from bert_toolkit import (
     tokenizers,
     training_notes,
 )
-from bert_toolkit.cli import ModelOptions
 from bert_toolkit.errors import UserError
+from bert_toolkit.options import ModelOptions
 from modeling import BertConfig
 from tokenization import FullTokenizer, validate_case_matches_checkpoint
 

@@ -16,6 +16,7 @@ import typing
 from collections.abc import Iterator, Sequence
 from typing import Any, Optional, Union
 
+from bert_toolkit.engine import DEFAULT_ENGINE, TPU_ENGINE, Engine
 from bert_toolkit.errors import UserError
 
 
@@ -105,7 +106,8 @@ def _names(member: Union[str, type]) -> Iterator[str]:
     if isinstance(member, str):
         yield member
     else:
-        yield from member.__annotations__
+        declared = options_of(member)
+        yield from (name for name in member.__annotations__ if name in declared)
 
 
 def _plain_type(annotation: Any) -> type:
@@ -119,3 +121,252 @@ def check(conflicts: Sequence[str]) -> None:
     """Raises one UserError with all sentences, a line each, if there are any."""
     if conflicts:
         raise UserError("\n".join(conflicts))
+
+
+# --- Options that several commands share, with the names and defaults of the published scripts ---
+
+
+@dataclasses.dataclass(frozen=True)
+class RuleOptions:
+    """How text is cleaned and cut, whatever the vocabulary; None where an option is not given."""
+
+    do_lower_case: Optional[bool] = option(
+        None,
+        "Lower-case the text and strip accents: true for uncased models, false for cased ones."
+        " Without this flag, what the model directory says (tokenizer_config.json), else true.",
+    )
+    strip_accents: Optional[bool] = option(
+        None, "Strip accents; without this flag, when lower-casing."
+    )
+    tokenize_chinese_chars: Optional[bool] = option(
+        None, "Make a token of every Chinese character; without this flag, true."
+    )
+    never_split: Optional[Sequence[str]] = option(
+        None, "Tokens of the vocabulary, separated by commas, that stay whole in text: [MASK],[E1]."
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenizerOptions(RuleOptions):
+    """How text becomes token ids."""
+
+    vocab_file: Optional[str] = option(
+        None, "The vocabulary the model was trained with, one token a line."
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelOptions(TokenizerOptions):
+    """The files of a model."""
+
+    bert_dir: Optional[str] = option(
+        None,
+        "A model directory, in place of --bert_config_file, --vocab_file and --init_checkpoint:"
+        " the output directory of a stage, Google's layout (bert_config.json, vocab.txt,"
+        " bert_model.ckpt) or Hugging Face's (config.json, vocab.txt or tokenizer.json,"
+        " model.safetensors). A file flag given as well wins.",
+    )
+    bert_config_file: Optional[str] = option(
+        None, "JSON file with the model's sizes (or use --bert_dir)."
+    )
+    init_checkpoint: Optional[str] = option(None, "The model's weights.")
+
+    def missing_files(self, *names: str) -> list[str]:
+        """Returns a sentence for each of the file options that is not given, nor --bert_dir."""
+        if self.bert_dir:
+            return []
+        return [
+            f"--{name} is required (or --bert_dir)" for name in names if not getattr(self, name)
+        ]
+
+
+def window_option(effect: str) -> Any:
+    """Returns the stride of windows, with what a command makes of them as part of its help."""
+    return option(
+        0,
+        "Do not cut texts that are longer than --max_seq_length, but read them in windows of that"
+        f" length that begin so many tokens apart; {effect} Half of --max_seq_length is a good"
+        " choice; 0 cuts. Of a pair, the second text is read so.",
+        lower=0,
+        alias="window_stride",
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class WindowOptions:
+    """The length of sequences, and how longer texts are read."""
+
+    max_seq_length: int = option(128, "Longest sequence in tokens.", lower=4)
+    doc_stride: int = window_option("")
+    window_stride: Optional[int] = None  # the name of doc_stride in earlier versions
+
+    def window_conflicts(self) -> list[str]:
+        """Takes the old name for the new one; returns a sentence for what does not go together."""
+        before = self.window_stride
+        object.__setattr__(self, "window_stride", None)
+        if before and self.doc_stride not in (0, before):
+            return [f"--window_stride={before} is the old name of --doc_stride={self.doc_stride}"]
+        object.__setattr__(self, "doc_stride", before or self.doc_stride)
+        if self.doc_stride > self.max_seq_length:
+            return [
+                f"--doc_stride={self.doc_stride} would leave out tokens between windows of"
+                f" --max_seq_length={self.max_seq_length}; pass at most that"
+            ]
+        return []
+
+
+@dataclasses.dataclass(frozen=True)
+class DeviceOptions:
+    """Where a model runs, and how it is computed there."""
+
+    seed: int = option(12345, "Fixes data order, dropout and initial values.")
+    use_tpu: bool = option(
+        False, "Run on a TPU; without it, on the GPUs there are, else on the CPU."
+    )
+    require_gpu: bool = option(
+        False, "Stop with an error, rather than run on the CPU, if there is no GPU."
+    )
+    precision: str = option(
+        "float32",
+        "What layers compute in; weights and checkpoints are float32 always. bfloat16 on TPUs,"
+        " GPUs since Ampere, and processors with AVX512_BF16 or AMX; float16, with loss scaling, on"
+        " GPUs.",
+        choices=["float32", "bfloat16", "float16"],
+    )
+    xla: bool = option(
+        False,
+        "Compile the graph with XLA. Every batch is then padded to full length, so that this pays"
+        " where most sequences are long.",
+    )
+    remove_padding: bool = option(
+        True,
+        "Compute nothing for padding but attention, which is quicker and gives the same numbers;"
+        " never on a TPU or with --xla, where shapes must be known.",
+    )
+    deterministic: bool = option(
+        False,
+        "Give the same weights to the last bit in every run on the same machine, interrupted or"
+        " not; slower on GPUs.",
+    )
+    tpu_name: Optional[str] = option(None, "The Cloud TPU to use: a name or a grpc:// address.")
+    tpu_zone: Optional[str] = option(None, "Zone of the Cloud TPU; found out when not given.")
+    gcp_project: Optional[str] = option(None, "Project of the Cloud TPU; found out when not given.")
+    master: Optional[str] = option(None, "Address of the TensorFlow master, if there is one.")
+    num_tpu_cores: int = option(8, "TPU cores in all; only with --use_tpu.", lower=1)
+    iterations_per_loop: int = option(
+        1000, "Training steps in one call of a TPU; only with --use_tpu.", lower=1
+    )
+
+    @property
+    def static_shapes(self) -> bool:
+        """Whether every batch has to have the same shape."""
+        return self.use_tpu or self.xla
+
+    def engine(self) -> Engine:
+        """Returns how networks are computed there."""
+        engine = TPU_ENGINE if self.use_tpu else DEFAULT_ENGINE
+        return dataclasses.replace(
+            engine,
+            static_shapes=self.static_shapes,
+            remove_padding=self.remove_padding and not self.static_shapes,
+            precision=self.precision,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckpointOptions:
+    """When checkpoints are written, how many are kept, and what becomes of those there are."""
+
+    save_checkpoints_steps: int = option(1000, "Steps between checkpoints.", lower=1)
+    keep_checkpoint_max: int = option(
+        5, "How many of the last checkpoints to keep; 0 for all.", lower=0
+    )
+    keep_checkpoint_every_n_hours: float = option(
+        10000.0, "Keep one for each so many hours of training, whatever their number.", lower=0.0
+    )
+    resume: bool = option(
+        True,
+        "Go on from the last checkpoint in --output_dir, if there is one; with --noresume, refuse"
+        " to train where there is one.",
+    )
+    overwrite: bool = option(
+        False, "Begin anew: remove the checkpoints and logs that --output_dir has."
+    )
+    profile_steps: Optional[Sequence[str]] = option(
+        None, "First and last step of which to write a profile for TensorBoard: 10,15."
+    )
+
+    def run_config(self) -> dict[str, Any]:
+        """Returns the part that an Estimator's configuration has of it."""
+        return {
+            "save_checkpoints_steps": self.save_checkpoints_steps,
+            "keep_checkpoint_max": self.keep_checkpoint_max,
+            "keep_checkpoint_every_n_hours": self.keep_checkpoint_every_n_hours,
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingOptions(DeviceOptions, CheckpointOptions):
+    """How weights are trained."""
+
+    train_batch_size: int = option(32, "Sequences in a step, over all devices.", lower=1)
+    gradient_accumulation_steps: int = option(
+        1,
+        "Compute each batch in so many parts, one after the other, and add their gradients: the"
+        " same step in less memory. --train_batch_size stays the size of the whole batch.",
+        lower=1,
+    )
+    recompute: bool = option(
+        False,
+        "Compute layers a second time for their gradients rather than keep what they computed:"
+        " the same step in less memory, a third slower.",
+    )
+    learning_rate: float = option(5e-5, "Peak learning rate.", lower=0.0)
+    learning_rate_schedule: str = option(
+        "published",
+        "How the rate goes on after warm-up. published: linear from step 0, with a small drop where"
+        " warm-up ends; linear: without it; cosine: half a wave down to 0; constant.",
+        choices=["published", "linear", "cosine", "constant"],
+    )
+    optimizer: str = option(
+        "adamw", "adamw as published; lamb for batches of thousands.", choices=["adamw", "lamb"]
+    )
+    adam_bias_correction: bool = option(
+        False,
+        "Correct AdamW's moments for starting at zero, as in its paper and not as published;"
+        " steadier fine-tuning on little data.",
+    )
+    layer_decay: float = option(
+        1.0,
+        "The learning rate of each layer as a share of that of the layer above it, 0.8 say; 1 for"
+        " the same rate everywhere.",
+        lower=0.0,
+        upper=1.0,
+    )
+    freeze: Optional[Sequence[str]] = option(
+        None,
+        "Parts to leave as they are, separated by commas: embeddings, encoder, pooler, layers"
+        " counted from 0 (3), ranges of them (0-5).",
+    )
+
+    def engine(self) -> Engine:
+        """Returns how networks are computed."""
+        return dataclasses.replace(super().engine(), recompute=self.recompute)
+
+    def training_conflicts(self) -> list[str]:
+        """Returns a sentence for everything that does not go together."""
+        conflicts = []
+        parts = self.gradient_accumulation_steps
+        if self.train_batch_size % parts:
+            conflicts.append(
+                f"--train_batch_size={self.train_batch_size} is no multiple of"
+                f" --gradient_accumulation_steps={parts}, the parts it is computed in"
+            )
+        if self.use_tpu and parts > 1:
+            conflicts.append("--gradient_accumulation_steps: not on a TPU; leave it out")
+        steps = self.profile_steps
+        if steps and not (len(steps) == 2 and all(step.isdigit() for step in steps)):
+            conflicts.append(
+                f"--profile_steps={','.join(steps)}: expected the first and the last step: 10,15"
+            )
+        return conflicts

@@ -8,9 +8,9 @@ from typing import NamedTuple, Optional
 import tensorflow.compat.v1 as tf
 
 from bert_toolkit import calibration, classifier_network, datasets, model_dirs, selection
-from bert_toolkit.cli import ModelOptions
 from bert_toolkit.errors import UserError
 from bert_toolkit.inference import Model, Text, arguments_named
+from bert_toolkit.options import ModelOptions
 from bert_toolkit.problems import Problem
 
 

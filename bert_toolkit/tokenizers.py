@@ -8,8 +8,8 @@ from typing import Optional
 from absl import logging
 
 from bert_toolkit import files, tokenizer_config
-from bert_toolkit.cli import RuleOptions
 from bert_toolkit.errors import UserError
+from bert_toolkit.options import RuleOptions
 from bert_toolkit.tokenizer_config import NAMES, RULES_FILE, Rules
 from tokenization import FullTokenizer, vocabulary_problems
 

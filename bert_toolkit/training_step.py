@@ -12,8 +12,8 @@ import tensorflow.compat.v1 as tf
 
 import modeling
 import optimization
-from bert_toolkit.cli import TrainingOptions
 from bert_toolkit.estimator_api import TRAIN
+from bert_toolkit.options import TrainingOptions
 from bert_toolkit.outputs import Mean, Network, Outputs
 
 Features = Mapping[str, tf.Tensor]

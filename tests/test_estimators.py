@@ -7,7 +7,6 @@ import run_pretraining
 from bert_toolkit import (
     checkpoints,
     classifier_network,
-    cli,
     estimator_api,
     estimators,
     model_fns,
@@ -15,6 +14,7 @@ from bert_toolkit import (
 )
 from bert_toolkit.engine import TPU_ENGINE
 from bert_toolkit.errors import UserError
+from bert_toolkit.options import CheckpointOptions, DeviceOptions
 from bert_toolkit.problems import SINGLE, Problem
 
 pytestmark = pytest.mark.platform
@@ -22,13 +22,13 @@ pytestmark = pytest.mark.platform
 CONFIG = modeling.BertConfig.from_json_file(str(GOLDEN / "model/bert_config.json"))
 WEIGHTS = checkpoints.Weights(str(GOLDEN / "model/bert_model.ckpt"), "golden")
 SIZES = estimators.BatchSizes(16, 8, 8)
-TPU = cli.DeviceOptions(seed=1, use_tpu=True, num_tpu_cores=16, iterations_per_loop=5)
+TPU = DeviceOptions(seed=1, use_tpu=True, num_tpu_cores=16, iterations_per_loop=5)
 TRAINING = model_fns.Training(1e-3, 4, 1)
 
 
 def test_configuration_of_a_run(tmp_path):
     config = estimators.run_config(
-        str(tmp_path), cli.DeviceOptions(seed=3), cli.CheckpointOptions(9, 2, 1.5)
+        str(tmp_path), DeviceOptions(seed=3), CheckpointOptions(9, 2, 1.5)
     )
     assert (config.tf_random_seed, config.save_checkpoints_steps, config.model_dir) == (
         3,
@@ -44,7 +44,7 @@ def test_tpu_flags_make_a_tpu_estimator(tmp_path):
         raise AssertionError("not called when the Estimator is made")
 
     estimator = estimators.Runner(
-        model_fn, str(tmp_path), TPU, SIZES, cli.CheckpointOptions(7)
+        model_fn, str(tmp_path), TPU, SIZES, CheckpointOptions(7)
     ).estimator
     assert isinstance(estimator, estimator_api.load().tpu.TPUEstimator)
     tpu = estimator.config.tpu_config
@@ -87,7 +87,7 @@ def test_the_tpu_path_runs_on_a_cpu(tmp_path, pretraining_data):
     )
     estimator = estimator_api.load().tpu.TPUEstimator(
         model_fn,
-        config=estimators.tpu_run_config(str(tmp_path), TPU, cli.CheckpointOptions(7)),
+        config=estimators.tpu_run_config(str(tmp_path), TPU, CheckpointOptions(7)),
         use_tpu=False,
         train_batch_size=16,
         eval_batch_size=50,
@@ -167,7 +167,7 @@ def test_token_ids_outside_the_vocabulary_are_a_sentence(tmp_path):
         False,
         TRAINING,
     )
-    runner = estimators.Runner(model_fn, str(tmp_path / "out"), cli.DeviceOptions(), SIZES)
+    runner = estimators.Runner(model_fn, str(tmp_path / "out"), DeviceOptions(), SIZES)
     with pytest.raises(UserError, match="a token id is outside the model's vocabulary"):
         runner.train(
             records.RecordInput([str(tmp_path / "data")], schema, records.Reading(True, 2, 1)), 2

@@ -213,7 +213,7 @@ def train(strategy, batch_size):
             mode, loss=loss, train_op=optimization.create_optimizer(loss, 0.05, 20, 2)
         )
 
-    config = estimators.run_config(None, cli.DeviceOptions(seed=1), cli.CheckpointOptions(), strategy)
+    config = estimators.run_config(None, DeviceOptions(seed=1), CheckpointOptions(), strategy)
     estimator = estimator_api.load().Estimator(model_fn, config=config)
     rows = np.arange(8, dtype="int32")
     def data():
