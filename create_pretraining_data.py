@@ -21,10 +21,13 @@ from typing import ClassVar, Optional
 
 from absl import logging
 
-from bert_toolkit import cli, corpus, files, forecast, masking, shard_runs, shards, tokenizers
+from bert_toolkit import cli
+from bert_toolkit.io import files
+from bert_toolkit.io.progress import duration, size
 from bert_toolkit.options import RuleOptions, TokenizerOptions, check, option
-from bert_toolkit.progress import duration, size
-from bert_toolkit.shards import Recipe, Shard, Summary
+from bert_toolkit.pretraining import corpus, forecast, masking, shard_runs, shards
+from bert_toolkit.pretraining.shards import Recipe, Shard, Summary
+from bert_toolkit.text import tokenizer_rules
 
 PUBLISHED_MASKED_LM_PROB = 0.15
 PUBLISHED_PREDICTIONS = 20
@@ -215,12 +218,12 @@ def run(options: Options) -> Summary:
       UserError: an input cannot be used, or nothing would come of it.
     """
     if options.runner:
-        from bert_toolkit import beam
+        from bert_toolkit.pretraining import beam
 
         beam.use_for_remote_paths()
     input_files = files.expand_inputs(options.input_file, "input_file")
     files.check_input(options.vocab_file or "", "vocab_file")
-    rules = tokenizers.rules(options, options.vocab_file)
+    rules = tokenizer_rules.rules(options, options.vocab_file)
     recipe = Recipe(
         options.vocab_file or "",
         files.digest(options.vocab_file or ""),
@@ -229,7 +232,7 @@ def run(options: Options) -> Summary:
         options.random_seed,
         options.word_separator,
     )
-    tokenizers.load(recipe.vocab_file, rules)  # tell what is wrong with it before the work
+    tokenizer_rules.load(recipe.vocab_file, rules)  # tell what is wrong with it before the work
     _warn_of_few_predictions(recipe.settings)
     if options.dry_run:
         return _forecast(input_files, recipe, options)
@@ -246,7 +249,7 @@ def run(options: Options) -> Summary:
             text = corpus.Corpus.of(plain_files, input_files)
             summary = shard_runs.make_all(text, recipe, options.shard_run(text.size))
     _check_summary(summary, recipe.settings, options)
-    tokenizers.warn_of_unknown(
+    tokenizer_rules.warn_of_unknown(
         f"--input_file={options.input_file}", summary.unknown_tokens, summary.tokens
     )
     return summary

@@ -23,19 +23,12 @@ from typing import Any, ClassVar, Optional
 
 from absl import logging
 
-from bert_toolkit import (
-    background,
-    cli,
-    feature_files,
-    feature_shards,
-    files,
-    lines,
-    neighbours,
-    projector,
-    words,
-)
+from bert_toolkit import cli
 from bert_toolkit.errors import UserError
-from bert_toolkit.layers import parse_layers
+from bert_toolkit.features import feature_shards, lines, neighbors, projector, writers
+from bert_toolkit.features.layers import parse_layers
+from bert_toolkit.io import background, files
+from bert_toolkit.io.progress import Progress, size
 from bert_toolkit.options import (
     DeviceOptions,
     ModelOptions,
@@ -46,7 +39,7 @@ from bert_toolkit.options import (
     option,
     window_option,
 )
-from bert_toolkit.progress import Progress, size
+from bert_toolkit.text import words
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +58,7 @@ class Options(ModelOptions, WindowOptions, DeviceOptions):
         None,
         "Form of the output; without this flag, by the ending of --output_file, JSON lines"
         " (.jsonl, .jsonl.gz) if it says nothing. npy is for --pooling.",
-        choices=list(feature_files.FORMATS),
+        choices=list(writers.FORMATS),
     )
     dtype: str = option(
         "float32",
@@ -165,7 +158,7 @@ class Options(ModelOptions, WindowOptions, DeviceOptions):
     @property
     def format(self) -> str:
         """The format of the output."""
-        return self.output_format or feature_files.format_of(self.output_file or "")
+        return self.output_format or writers.format_of(self.output_file or "")
 
     def __post_init__(self):
         missing = self.missing_files("bert_config_file", "vocab_file", "init_checkpoint")
@@ -207,7 +200,7 @@ class Options(ModelOptions, WindowOptions, DeviceOptions):
             )
         if path == files.STREAM and self.queries_file:
             yield "--output_file=-: neighbours go to standard output; name a file"
-        if name in feature_files.LOCAL_FORMATS and "://" in path:
+        if name in writers.LOCAL_FORMATS and "://" in path:
             yield f"--output_file={path}: {name} is written on this machine only; copy it there"
 
 
@@ -219,17 +212,12 @@ def run(options: Options) -> int:
     """
     # TensorFlow is imported when a model is needed, so that --help and mistakes answer at once.
     check_files(options)
-    from bert_toolkit import (
-        checkpoints,
-        estimators,
-        model_dirs,
-        model_fns,
-        training_notes,
-        vectors,
-    )
+    from bert_toolkit.checkpoints import checkpoint_files, model_directory, training_notes
+    from bert_toolkit.features import vectors
+    from bert_toolkit.training import model_functions, trainer
 
-    model = model_dirs.find(options)
-    model_dirs.check_length(options.max_seq_length, model)
+    model = model_directory.find(options)
+    model_directory.check_length(options.max_seq_length, model)
     layers = parse_layers(options.layers, model.config.num_hidden_layers)
     one_vector = len(layers) == 1 or options.combine != "separate" or options.pooling != "none"
     if options.projector_dir and not one_vector:
@@ -256,23 +244,23 @@ def run(options: Options) -> int:
         bytes_per_token(model.config.hidden_size, layers, options),
         static_shapes=options.static_shapes,
     )
-    with checkpoints.as_tensorflow(model.init_checkpoint) as init_checkpoint:
+    with checkpoint_files.as_tensorflow(model.init_checkpoint) as init_checkpoint:
         engine = dataclasses.replace(
             options.engine(), one_hot_embeddings=options.use_one_hot_embeddings
         )
         made_of = vectors.Vectors(options.combine, options.pooling)
         network = vectors.network(model.config, layers, engine, made_of)
-        runner = estimators.Runner(
-            model_fns.make(
+        runner = trainer.Runner(
+            model_functions.make(
                 network,
                 None,
                 init_checkpoint,
                 options.use_tpu,
-                if_untrained=checkpoints.ANOTHER_CHECKPOINT,
+                if_untrained=checkpoint_files.ANOTHER_CHECKPOINT,
             ),
             None,
             options,
-            estimators.BatchSizes(predict=options.batch_size),
+            trainer.BatchSizes(predict=options.batch_size),
         )
         finish = lines.Finish(options.pooling, options.normalize, options.word_vector)
         found = lines.in_order(runner.predict(line_input), line_input, finish)
@@ -289,7 +277,7 @@ def check_files(options: Options) -> None:
             files.check_input(path, name)
     if options.output_file and options.output_file != files.STREAM:
         files.check_output(options.output_file)
-        feature_files.check_libraries(options.format)
+        writers.check_libraries(options.format)
 
 
 def bytes_per_token(hidden_size: int, layers: list[int], options: Options) -> int:
@@ -300,7 +288,7 @@ def bytes_per_token(hidden_size: int, layers: list[int], options: Options) -> in
     return 4 * hidden_size * width
 
 
-def make_layout(options: Options, layers: list[int]) -> feature_files.Layout:
+def make_layout(options: Options, layers: list[int]) -> writers.Layout:
     """Returns what is written of each line."""
     names: dict[str, Any] = {f"layer_{number}": number for number in layers}
     if options.pooling != "none":
@@ -308,7 +296,7 @@ def make_layout(options: Options, layers: list[int]) -> feature_files.Layout:
     elif options.combine != "separate":
         names = {"combined": ",".join(map(str, layers))}
     with_words = options.align != words.PIECES
-    return feature_files.Layout(names, options.dtype, options.pooling != "none", with_words)
+    return writers.Layout(names, options.dtype, options.pooling != "none", with_words)
 
 
 def made_from(options: Options, model: Any) -> dict[str, Any]:
@@ -356,7 +344,7 @@ def read_queries(path: Optional[str]) -> Iterator[lines.SourceLine]:
 class Sinks:
     """Where features go: a file or shards, the projector, the search for neighbours."""
 
-    def __init__(self, options: Options, layout: feature_files.Layout, facts: dict[str, Any]):
+    def __init__(self, options: Options, layout: writers.Layout, facts: dict[str, Any]):
         """Finds what an earlier run has finished, if shards are written; opens nothing."""
         self._options, self._layout = options, layout
         self._shards: Optional[feature_shards.ShardedWriter] = None
@@ -372,7 +360,7 @@ class Sinks:
         self.lines_done = self._shards.lines if self._shards else 0
         self._open = contextlib.ExitStack()
         self._writers: list[Any] = []
-        self._neighbours: Optional[neighbours.Neighbours] = None
+        self._neighbours: Optional[neighbors.Neighbours] = None
 
     def __enter__(self) -> "Sinks":
         options = self._options
@@ -380,14 +368,14 @@ class Sinks:
             self._open.push(self._shards.abandon)
             self._writers.append(self._shards)
         elif options.output_file:
-            writer = feature_files.open_writer(options.output_file, options.format, self._layout)
+            writer = writers.open_writer(options.output_file, options.format, self._layout)
             self._writers.append(self._open.enter_context(writer))
         if options.projector_dir:
             self._writers.append(
                 self._open.enter_context(projector.Projector(options.projector_dir))
             )
         if options.queries_file:
-            self._neighbours = neighbours.Neighbours(options.num_neighbors)
+            self._neighbours = neighbors.Neighbours(options.num_neighbors)
         return self
 
     def write(self, line: lines.LineFeatures) -> None:

@@ -28,8 +28,8 @@ from typing import Any, ClassVar, Optional
 
 from absl import logging
 
-from bert_toolkit import cli, cluster, features, files
-from bert_toolkit.data_flags import DataOptions
+from bert_toolkit import cli
+from bert_toolkit.io import files
 from bert_toolkit.options import (
     CheckpointOptions,
     DeviceOptions,
@@ -42,6 +42,9 @@ from bert_toolkit.options import (
     option,
     window_option,
 )
+from bert_toolkit.tasks.classification.data_options import DataOptions
+from bert_toolkit.text import encoding
+from bert_toolkit.training import cluster
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,9 +58,9 @@ class Options(DataOptions, ModelOptions, WindowOptions, TrainingOptions):
     do_eval: bool = option(False, "Evaluate.")
     do_predict: bool = option(False, "Predict.")
     truncate: str = option(
-        features.HEAD,
+        encoding.HEAD,
         "What to keep of longer texts: the beginning, the end, or a quarter and the end.",
-        choices=[features.HEAD, features.TAIL, features.HEAD_TAIL],
+        choices=[encoding.HEAD, encoding.TAIL, encoding.HEAD_TAIL],
     )
     num_train_epochs: float = option(
         3.0, "Passes over the training data; may be a fraction.", lower=0.0
@@ -225,50 +228,44 @@ def run(options: Options) -> dict[str, Any]:
     """
     options = resolve(options)
     # TensorFlow is imported when a model is needed, so that --help and mistakes answer at once.
-    from bert_toolkit import several_runs
+    from bert_toolkit.tasks import seeds
 
     if options.num_runs > 1:
-        return several_runs.run(options, run_once)
+        return seeds.run(options, run_once)
     return run_once(options)
 
 
 def run_once(options: Options) -> dict[str, Any]:
     """Does all for one seed."""
-    from bert_toolkit import (
-        checkpoints,
-        classifier,
-        datasets,
-        encoded,
-        model_dirs,
-        selection,
-        training_notes,
-    )
+    from bert_toolkit.checkpoints import checkpoint_files, model_directory, training_notes
+    from bert_toolkit.tasks import best_model
+    from bert_toolkit.tasks.classification import classifier, encoded, task_data
 
     trains, evaluates, predicts = options.actions()
     task = options.task()
-    model = model_dirs.find(options)
-    model_dirs.check_length(options.max_seq_length, model)
+    model = model_directory.find(options)
+    model_directory.check_length(options.max_seq_length, model)
     files.make_directory(options.output_dir, "output_dir")
     # All files are read first: a bad row in the last one should not be found after hours of
     # training.
-    data = datasets.load(
+    data = task_data.load(
         task,
         options,
-        splits=datasets.Wanted(trains, evaluates or bool(options.evaluate_every), predicts),
+        splits=task_data.Wanted(trains, evaluates or bool(options.evaluate_every), predicts),
         seed=options.seed,
         model_dirs=[
             options.output_dir,
-            os.path.join(options.output_dir, selection.BEST),
+            os.path.join(options.output_dir, best_model.BEST),
             options.bert_dir or options.output_dir,
         ],
     )
-    model_dirs.check_labels(options.output_dir, data.problem.labels)
+    model_directory.check_labels(options.output_dir, data.problem.labels)
     if trains:
-        checkpoints.begin(options.output_dir, options.resume, options.overwrite)
-        for line in datasets.describe(data):
+        checkpoint_files.begin(options.output_dir, options.resume, options.overwrite)
+        for line in task_data.describe(data):
             logging.info("%s", line)
     else:
-        checkpoints.leave_damaged(options.output_dir)
+        checkpoint_files.leave_damaged(options.output_dir)
 
     tokenizer = model.tokenizer()
     vocabulary = training_notes.Vocabulary.of(model.vocab_file or "")

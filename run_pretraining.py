@@ -19,10 +19,10 @@ from typing import Any, ClassVar, Optional
 
 from absl import logging
 
-from bert_toolkit import cli, cluster, files, records, tokenizer_config
-from bert_toolkit.dynamic_masks import DynamicMasks
-from bert_toolkit.engine import DEFAULT_ENGINE, Engine
+from bert_toolkit import cli
+from bert_toolkit.compute import DEFAULT_ENGINE, Engine
 from bert_toolkit.errors import UserError
+from bert_toolkit.io import files, tfrecord
 from bert_toolkit.options import (
     CheckpointOptions,
     DeviceOptions,
@@ -33,6 +33,9 @@ from bert_toolkit.options import (
     check,
     option,
 )
+from bert_toolkit.pretraining.dynamic_masks import DynamicMasks
+from bert_toolkit.text import tokenizer_config
+from bert_toolkit.training import cluster
 
 # Instances among which the next one is drawn; the files were shuffled as a whole when they were
 # made.
@@ -123,9 +126,9 @@ class Data:
     use_next_sentence: bool
     masks: Optional[DynamicMasks]  # to be chosen while training
 
-    def schema(self) -> records.Schema:
+    def schema(self) -> tfrecord.Schema:
         """Returns the features of the records."""
-        return records.pretraining_schema(
+        return tfrecord.pretraining_schema(
             self.max_seq_length,
             self.max_predictions_per_seq,
             static_masks=self.masks is None,
@@ -139,7 +142,7 @@ def data_of(options: Options, path: str) -> Data:
     Raises:
       UserError: it is not for what the flags ask.
     """
-    note: dict[str, Any] = records.read_note(path) or {**records.lengths(path)}
+    note: dict[str, Any] = tfrecord.read_note(path) or {**tfrecord.lengths(path)}
     pairs = note.get("use_next_sentence", True)
     if options.use_next_sentence and not pairs:
         raise UserError(
@@ -185,7 +188,7 @@ def check_vocabularies(paths: list[str], model: Any, options: Options) -> None:
     """
     import tensorflow.compat.v1 as tf
 
-    from bert_toolkit import training_notes
+    from bert_toolkit.checkpoints import training_notes
 
     latest = None if options.overwrite else tf.train.latest_checkpoint(options.output_dir)
     found = training_notes.vocabularies_of_data(paths)
@@ -212,41 +215,44 @@ def run(options: Options) -> dict[str, Any]:
     """
     check(cluster.conflicts(options))
     # TensorFlow is imported when a model is needed, so that --help and mistakes answer at once.
-    from bert_toolkit import checkpoints, estimators, model_dirs, model_fns
+    from bert_toolkit.checkpoints import checkpoint_files, model_directory
+    from bert_toolkit.training import model_functions, trainer
 
-    model = model_dirs.find(options)
+    model = model_directory.find(options)
     train_files = _expand(options.input_file, "input_file") if options.do_train else []
     eval_files = _eval_files(options) if options.do_eval else []
     data = data_of(options, (train_files or eval_files)[0])
     first = (train_files or eval_files)[0]
-    model_dirs.check_length(data.max_seq_length, model, None if options.max_seq_length else first)
+    model_directory.check_length(
+        data.max_seq_length, model, None if options.max_seq_length else first
+    )
     lengths = ("max_seq_length", "max_predictions_per_seq")
     chosen_by = {name: first for name in lengths if getattr(options, name) is None}
     for paths in filter(None, (train_files, eval_files)):
-        records.check_data(paths, data.schema(), model.config.vocab_size, chosen_by)
+        tfrecord.check_data(paths, data.schema(), model.config.vocab_size, chosen_by)
         check_alike(data, first, data_of(options, paths[0]), paths[0])
         check_vocabularies(paths, model, options)
     files.make_directory(options.output_dir, "output_dir")
     if options.do_train:
-        checkpoints.begin(options.output_dir, options.resume, options.overwrite)
+        checkpoint_files.begin(options.output_dir, options.resume, options.overwrite)
     else:
-        checkpoints.leave_damaged(options.output_dir)
+        checkpoint_files.leave_damaged(options.output_dir)
 
-    with checkpoints.as_tensorflow(model.init_checkpoint) as init_checkpoint:
+    with checkpoint_files.as_tensorflow(model.init_checkpoint) as init_checkpoint:
         if init_checkpoint and data.use_next_sentence and not options.do_train:
             check_has_head(init_checkpoint, options.output_dir)
-        model_fn = model_fns.make(
+        model_fn = model_functions.make(
             network(model.config, data.use_next_sentence, options.engine()),
             options.output_dir,
             init_checkpoint,
             options.use_tpu,
-            model_fns.Training.of(options, options.num_train_steps, options.num_warmup_steps),
+            model_functions.Training.of(options, options.num_train_steps, options.num_warmup_steps),
         )
-        runner = estimators.Runner(
+        runner = trainer.Runner(
             model_fn,
             options.output_dir,
             options,
-            estimators.BatchSizes(train=options.train_batch_size, evaluate=options.eval_batch_size),
+            trainer.BatchSizes(train=options.train_batch_size, evaluate=options.eval_batch_size),
             options,
         )
         if options.do_train:
@@ -265,10 +271,10 @@ def check_has_head(weights: Any, output_dir: str) -> None:
     """
     import tensorflow.compat.v1 as tf
 
-    from bert_toolkit import checkpoints
+    from bert_toolkit.checkpoints import checkpoint_files
 
     head = "cls/seq_relationship/output_weights"
-    if not tf.train.latest_checkpoint(output_dir) and head not in checkpoints.shapes(
+    if not tf.train.latest_checkpoint(output_dir) and head not in checkpoint_files.shapes(
         weights.prefix
     ):
         raise UserError(
@@ -292,26 +298,27 @@ def _eval_files(options: Options) -> list[str]:
 
 def train(runner, train_files: list[str], data: Data, model, options: Options) -> None:
     """Trains from where --output_dir stands to --num_train_steps."""
-    from bert_toolkit import model_dirs, model_fns, training_notes
+    from bert_toolkit.checkpoints import model_directory, training_notes
+    from bert_toolkit.training import model_functions
 
     model = _with_tokenization(model, train_files)
     note = _note(train_files, model, options)
     differences = training_notes.differences(options.output_dir, note)
-    step = model_fns.starting_step(
+    step = model_functions.starting_step(
         options.output_dir, options.num_train_steps, "num_train_steps", differences
     )
     if step >= options.num_train_steps:
         return
-    reading = records.Reading(
+    reading = tfrecord.Reading(
         repeat=True,
         shuffle_buffer=SHUFFLE_BUFFER,
         seed=options.seed,
         static_shapes=options.static_shapes,
     )
-    model_dirs.write(options.output_dir, model)
+    model_directory.write(options.output_dir, model)
     training_notes.write(options.output_dir, note)
     runner.train(
-        records.RecordInput(train_files, data.schema(), reading, data.masks),
+        tfrecord.RecordInput(train_files, data.schema(), reading, data.masks),
         options.num_train_steps,
     )
     logging.info(
@@ -321,7 +328,7 @@ def train(runner, train_files: list[str], data: Data, model, options: Options) -
 
 def _note(train_files: list[str], model: Any, options: Options) -> dict[str, Any]:
     """Returns what is noted of this training; data is told by names and sizes."""
-    from bert_toolkit import training_notes
+    from bert_toolkit.checkpoints import training_notes
 
     vocabulary = next(iter(training_notes.vocabularies_of_data(train_files[:1])), None)
     if vocabulary is None and model.vocab_file:
@@ -334,7 +341,7 @@ def _note(train_files: list[str], model: Any, options: Options) -> dict[str, Any
 
 def _with_tokenization(model, train_files: list[str]):
     """Returns the model's files with the vocabulary and casing that the data's note names."""
-    note = records.read_note(train_files[0]) or {}
+    note = tfrecord.read_note(train_files[0]) or {}
     vocab_file = model.vocab_file
     noted = note.get("vocab_file", "")
     unchanged = files.exists(noted) and files.digest(noted) == note.get("vocab_sha256")
@@ -347,20 +354,20 @@ def _with_tokenization(model, train_files: list[str]):
 
 def evaluate(runner, eval_files: list[str], data: Data, options: Options) -> dict[str, Any]:
     """Evaluates the latest checkpoint of --output_dir and writes eval_results.txt and .json."""
-    from bert_toolkit import results
+    from bert_toolkit.io import metrics_files
 
     steps = options.max_eval_steps
     if steps is None and not options.eval_file:
         steps = PUBLISHED_EVAL_STEPS
     if options.use_tpu:
         # A TPU has to be told how many batches there are.
-        all_steps = -(-records.count_records(eval_files) // options.eval_batch_size)
+        all_steps = -(-tfrecord.count_records(eval_files) // options.eval_batch_size)
         steps = min(steps or all_steps, all_steps)
-    reading = records.Reading(repeat=False, static_shapes=options.static_shapes)
+    reading = tfrecord.Reading(repeat=False, static_shapes=options.static_shapes)
     metrics = runner.evaluate(
-        records.RecordInput(eval_files, data.schema(), reading, data.masks), "evaluating", steps
+        tfrecord.RecordInput(eval_files, data.schema(), reading, data.masks), "evaluating", steps
     )
-    results.write_metrics(os.path.join(options.output_dir, "eval_results"), metrics)
+    metrics_files.write_metrics(os.path.join(options.output_dir, "eval_results"), metrics)
     return metrics
 
 
@@ -380,14 +387,14 @@ def network(config, use_next_sentence: bool = True, engine: Engine = DEFAULT_ENG
     import tensorflow.compat.v1 as tf
 
     import modeling
-    from bert_toolkit import metrics, model_fns
-    from bert_toolkit.estimator_api import TRAIN
-    from bert_toolkit.outputs import Mean, Outputs
+    from bert_toolkit.training import metrics, model_functions
+    from bert_toolkit.training.estimator_api import TRAIN
+    from bert_toolkit.training.outputs import Mean, Outputs
 
     def build(features: Mapping[str, tf.Tensor], mode: str) -> Outputs:
         # Without that part of the loss its head is there to be saved, not to be evaluated.
         with_head = use_next_sentence or mode == TRAIN
-        model = model_fns.encoder(config, features, mode, engine, with_pooler=with_head)
+        model = model_functions.encoder(config, features, mode, engine, with_pooler=with_head)
         positions, masked_ids, weights = masked_tokens(features, engine.static_shapes)
         masked_logits = modeling.masked_lm_logits(model, config, positions)  # [M, V]
         masked_losses = tf.nn.sparse_softmax_cross_entropy_with_logits(

@@ -3,22 +3,21 @@
 import pathlib
 import re
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
 HERE = pathlib.Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (HERE / "bert_toolkit/__init__.py").read_text())[1]
 
-STAGES = [
-    "build_vocab",
-    "convert_checkpoint",
-    "create_pretraining_data",
-    "export_model",
-    "extend_vocab",
-    "extract_features",
-    "run_baselines",
-    "run_classifier",
-    "run_pretraining",
-]
+STAGES = ["create_pretraining_data", "extract_features", "run_classifier", "run_pretraining"]
+# Console command -> module: the stages, and what stands in bert_toolkit/commands.
+COMMANDS = {
+    **{f"bert-{stage.replace('_', '-')}": stage for stage in STAGES},
+    "bert-build-vocab": "bert_toolkit.commands.build_vocab",
+    "bert-convert-checkpoint": "bert_toolkit.commands.convert_checkpoint",
+    "bert-export-model": "bert_toolkit.commands.export_model",
+    "bert-extend-vocab": "bert_toolkit.commands.extend_vocab",
+    "bert-run-baselines": "bert_toolkit.commands.baselines",
+}
 CORE = ["tokenization", "modeling", "optimization"]
 
 # Tried on each version in between (make test-matrix). 2.15 is the last TensorFlow that brings
@@ -34,7 +33,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.9,<3.14",
     py_modules=STAGES + CORE,
-    packages=["bert_toolkit"],
+    packages=find_packages(include=["bert_toolkit", "bert_toolkit.*"]),
     install_requires=[
         f"tensorflow{TENSORFLOW}",
         "tensorflow-estimator>=2.12,<2.16",
@@ -76,7 +75,10 @@ setup(
         ],
     },
     entry_points={
-        "console_scripts": [f"bert-{stage.replace('_', '-')} = {stage}:entry" for stage in STAGES],
+        "console_scripts": [
+            "bert = bert_toolkit.__main__:main",
+            *(f"{name} = {module}:entry" for name, module in COMMANDS.items()),
+        ],
     },
     classifiers=[
         "License :: OSI Approved :: Apache Software License",

@@ -32,9 +32,9 @@ THREADS, LENGTH = 2, 128
 
 def token_batch(tokenizer, texts):
     """Returns input_ids, input_mask and segment_ids of some texts."""
-    from bert_toolkit import features
+    from bert_toolkit.text import encoding
 
-    encoded = [features.encode(tokenizer, text, None, LENGTH).input_ids for text in texts]
+    encoded = [encoding.encode(tokenizer, text, None, LENGTH).input_ids for text in texts]
     ids = np.zeros((len(texts), max(map(len, encoded))), np.int32)
     mask = np.zeros_like(ids)
     for row, numbers in enumerate(encoded):
@@ -74,8 +74,8 @@ def ways(model_dir, directory):
     import tensorflow as tf
     import tensorflow_text  # noqa: F401 (registers the operations of the SavedModel)
 
-    import export_model
     from bert_toolkit import TextClassifier
+    from bert_toolkit.commands import export_model
 
     tf.config.threading.set_intra_op_parallelism_threads(THREADS)
     python = TextClassifier(model_dir, LENGTH)

@@ -41,7 +41,8 @@ def make_batches(arguments, work, count):
 
     if work.startswith("base"):
         return [random_batch(seed) for seed in range(count)]
-    from bert_toolkit import features, masking
+    from bert_toolkit.pretraining import masking
+    from bert_toolkit.text import encoding
     from tokenization import FullTokenizer
 
     tokenizer = FullTokenizer(os.path.join(arguments.bert_dir, "vocab.txt"))
@@ -71,7 +72,7 @@ def make_batches(arguments, work, count):
             lines = [line.rstrip("\n").split("\t") for line in reader][1:]
         random.Random(1).shuffle(lines)
         for text, label in lines[: count * BATCH]:
-            encoded = features.encode(tokenizer, text, None, 64)
+            encoded = encoding.encode(tokenizer, text, None, 64)
             row = _row(encoded.input_ids, len(encoded.input_ids), 64)
             row["label_ids"], row["is_real_example"] = np.int32(label), np.int32(1)
             rows.append(row)
@@ -119,9 +120,12 @@ def run_ours(arguments, work, batches, parts=1, xla=False, **choices):
 
     import modeling
     import run_pretraining
-    from bert_toolkit import checkpoints, classifier_network, model_fns, vectors
-    from bert_toolkit.engine import Engine
+    from bert_toolkit.checkpoints import checkpoint_files
+    from bert_toolkit.compute import Engine
+    from bert_toolkit.features import vectors
     from bert_toolkit.problems import SINGLE, Problem
+    from bert_toolkit.tasks.classification import classifier_network
+    from bert_toolkit.training import model_functions
 
     engine = Engine(**choices)
     config = modeling.BertConfig.from_json_file(os.path.join(arguments.bert_dir, "config.json"))
@@ -137,7 +141,7 @@ def run_ours(arguments, work, batches, parts=1, xla=False, **choices):
     }[work]
     if engine.remove_padding:
         batches = [cut(batch) for batch in batches]
-    training = model_fns.Training(5e-5, 100_000, 100, parts=parts)
+    training = model_functions.Training(5e-5, 100_000, 100, parts=parts)
     infer = work.endswith("infer")
     session_config = tf.ConfigProto(
         intra_op_parallelism_threads=THREADS, inter_op_parallelism_threads=THREADS
@@ -146,7 +150,7 @@ def run_ours(arguments, work, batches, parts=1, xla=False, **choices):
         os.environ["TF_XLA_FLAGS"] = "--tf_xla_cpu_global_jit"
         session_config.graph_options.optimizer_options.global_jit_level = tf.OptimizerOptions.ON_2
     with tf.Graph().as_default(), tempfile.TemporaryDirectory() as directory:
-        with checkpoints.as_tensorflow(weights_file) as weights:
+        with checkpoint_files.as_tensorflow(weights_file) as weights:
             places = {
                 name: tf.placeholder(value.dtype, [None] * value.ndim)
                 for name, value in batches[0].items()
@@ -156,10 +160,10 @@ def run_ours(arguments, work, batches, parts=1, xla=False, **choices):
                 places["unique_ids"] = tf.zeros([BATCH], tf.int32)
                 fetched = network(places, "infer").predictions["layer_-1"]
                 if weights:
-                    fitting = checkpoints.fit(weights, tf.trainable_variables())
-                    checkpoints.restore_at_start(weights, fitting)
+                    fitting = checkpoint_files.fit(weights, tf.trainable_variables())
+                    checkpoint_files.restore_at_start(weights, fitting)
             else:
-                model_fn = model_fns.make(network, directory, weights, training=training)
+                model_fn = model_functions.make(network, directory, weights, training=training)
                 fetched = model_fn(places, None, "train", {}).train_op
             with tf.Session(config=session_config) as session:
                 session.run(tf.global_variables_initializer())

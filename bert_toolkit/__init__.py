@@ -20,6 +20,6 @@ def __getattr__(name: str) -> Any:
 
     tensorflow_start.prepare()
 
-    module = {"Encoder": "inference", "TextClassifier": "text_classifier"}[name]
+    module = {"Encoder": "encoder", "TextClassifier": "text_classifier"}[name]
     with garbage_collection_paused():  # it would go through all of TensorFlow again and again
-        return getattr(importlib.import_module(f"bert_toolkit.{module}"), name)
+        return getattr(importlib.import_module(f"bert_toolkit.inference.{module}"), name)

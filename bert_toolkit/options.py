@@ -16,7 +16,7 @@ import typing
 from collections.abc import Iterator, Sequence
 from typing import Any, Optional, Union
 
-from bert_toolkit.engine import DEFAULT_ENGINE, TPU_ENGINE, Engine
+from bert_toolkit.compute import DEFAULT_ENGINE, TPU_ENGINE, Engine
 from bert_toolkit.errors import UserError
 
 

@@ -76,7 +76,7 @@ def pretraining_data(tmp_path):
 
 
 def run_stage(stage, *arguments, cwd=None, **popen):
-    """Runs a stage as a user would; returns the finished process with text output.
+    """Runs a stage, or another command, as a user would; returns the finished process.
 
     Arguments are strings; a dict among them stands for --name=value flags.
     """
@@ -87,9 +87,19 @@ def run_stage(stage, *arguments, cwd=None, **popen):
             if isinstance(argument, dict)
             else [argument]
         )
-    command = [sys.executable, str(ROOT / f"{stage}.py"), *map(str, words)]
+    script = ROOT / f"{stage}.py"
+    program = [script] if script.exists() else ["-m", f"bert_toolkit.commands.{stage}"]
+    environment = {**popen.pop("env", os.environ), "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, *map(str, program), *map(str, words)]
     return subprocess.run(
-        command, capture_output=True, text=True, cwd=cwd, timeout=300, check=False, **popen
+        command,
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        timeout=300,
+        check=False,
+        env=environment,
+        **popen,
     )
 
 

@@ -5,8 +5,8 @@ from conftest import run_stage
 from test_shards import CORPUS, VOCAB, digests
 
 import create_pretraining_data as stage
-from bert_toolkit import files
 from bert_toolkit.errors import UserError
+from bert_toolkit.io import files
 
 pytest.importorskip("apache_beam")
 

@@ -8,9 +8,11 @@ from conftest import GOLDEN
 from safetensors.numpy import save_file
 
 import modeling
-from bert_toolkit import checkpoints, model_fns, vectors
+from bert_toolkit.checkpoints import checkpoint_files
 from bert_toolkit.errors import UserError
-from bert_toolkit.estimator_api import PREDICT
+from bert_toolkit.features import vectors
+from bert_toolkit.training import model_functions
+from bert_toolkit.training.estimator_api import PREDICT
 
 PREFIX = str(GOLDEN / "model/bert_model.ckpt")
 BATCH = dict(np.load(GOLDEN / "model_outputs.npz"))
@@ -54,14 +56,14 @@ def hugging_face_weights(prefix="bert.", old_names=False, dtype=np.float32):
 def pooled_output(checkpoint, tmp_path):
     """What a model that starts from `checkpoint` computes of the golden batch; and its report."""
     with (
-        checkpoints.as_tensorflow(checkpoint) as weights,
+        checkpoint_files.as_tensorflow(checkpoint) as weights,
         tf.Graph().as_default(),
         tf.Session() as session,
     ):
         inputs = [tf.constant(BATCH[name]) for name in ("input_ids", "input_mask", "segment_ids")]
         model = modeling.BertModel(CONFIG, False, *inputs)
-        fitting = checkpoints.fit(weights, tf.trainable_variables())
-        checkpoints.restore_at_start(weights, fitting)
+        fitting = checkpoint_files.fit(weights, tf.trainable_variables())
+        checkpoint_files.restore_at_start(weights, fitting)
         session.run(tf.global_variables_initializer())
         return session.run(model.get_pooled_output()), fitting
 
@@ -85,9 +87,12 @@ def v1_file(tmp_path):
     "given", ["bert_model.ckpt", "bert_model.ckpt.index", "bert_model.ckpt.data-00000-of-00001", ""]
 )
 def test_every_way_to_name_a_checkpoint(given, tmp_path):
-    assert checkpoints.find(str(GOLDEN / "model" / given), "init_checkpoint").rstrip("/") == PREFIX
+    assert (
+        checkpoint_files.find(str(GOLDEN / "model" / given), "init_checkpoint").rstrip("/")
+        == PREFIX
+    )
     computed, fitting = pooled_output(
-        checkpoints.find(str(GOLDEN / "model" / given), "init_checkpoint"), tmp_path
+        checkpoint_files.find(str(GOLDEN / "model" / given), "init_checkpoint"), tmp_path
     )
     assert np.abs(computed - BATCH["pooled_output"]).max() < 1e-5
     assert not fitting.absent
@@ -96,7 +101,7 @@ def test_every_way_to_name_a_checkpoint(given, tmp_path):
 @pytest.mark.parametrize("directory", [True, False])
 def test_v1_files(directory, tmp_path):
     path = v1_file(tmp_path)
-    found = checkpoints.find(str(tmp_path / "v1") if directory else path, "init_checkpoint")
+    found = checkpoint_files.find(str(tmp_path / "v1") if directory else path, "init_checkpoint")
     computed, _ = pooled_output(found, tmp_path)
     assert np.abs(computed - BATCH["pooled_output"]).max() < 1e-5
 
@@ -113,7 +118,7 @@ def test_v1_files(directory, tmp_path):
 )
 def test_hugging_face_directories(settings, tolerance, tmp_path):
     save_file(hugging_face_weights(**settings), tmp_path / "model.safetensors")
-    computed, fitting = pooled_output(checkpoints.find(str(tmp_path), "bert_dir"), tmp_path)
+    computed, fitting = pooled_output(checkpoint_files.find(str(tmp_path), "bert_dir"), tmp_path)
     assert np.abs(computed - BATCH["pooled_output"]).max() < tolerance
     assert not fitting.absent
     assert (
@@ -130,9 +135,9 @@ def test_bfloat16_weights_are_read(tmp_path):
 
 
 def test_names_of_classification_heads():
-    assert checkpoints.name_from_hugging_face("classifier.weight") == "output_weights"
-    assert checkpoints.name_from_hugging_face("classifier.bias") == "output_bias"
-    assert checkpoints.name_from_hugging_face("cls.predictions.decoder.bias") is None
+    assert checkpoint_files.name_from_hugging_face("classifier.weight") == "output_weights"
+    assert checkpoint_files.name_from_hugging_face("classifier.bias") == "output_bias"
+    assert checkpoint_files.name_from_hugging_face("cls.predictions.decoder.bias") is None
 
 
 @pytest.mark.parametrize(
@@ -146,7 +151,7 @@ def test_directories_without_a_clear_checkpoint(files, message, tmp_path):
     for name, content in files.items():
         (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError, match=message):
-        checkpoints.find(str(tmp_path), "bert_dir")
+        checkpoint_files.find(str(tmp_path), "bert_dir")
 
 
 @pytest.mark.parametrize(
@@ -162,13 +167,13 @@ def test_files_that_are_no_checkpoint(name, content, message, tmp_path):
     if content is not None:
         (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError, match=message):
-        pooled_output(checkpoints.find(str(tmp_path / name), "init_checkpoint"), tmp_path)
+        pooled_output(checkpoint_files.find(str(tmp_path / name), "init_checkpoint"), tmp_path)
 
 
 def test_another_shape_is_named(tmp_path):
     weights = golden_weights()
     weights["bert/pooler/dense/bias"] = np.zeros([31], np.float32)
-    checkpoints.save(str(tmp_path / "other.ckpt"), weights)
+    checkpoint_files.save(str(tmp_path / "other.ckpt"), weights)
     with pytest.raises(
         UserError,
         match=r"bert/pooler/dense/bias has shape \[31\], but the model's config makes it \[32\]",
@@ -177,7 +182,7 @@ def test_another_shape_is_named(tmp_path):
 
 
 def test_a_checkpoint_without_an_encoder_is_an_error(tmp_path):
-    checkpoints.save(str(tmp_path / "other.ckpt"), {"conv/kernel": np.zeros([2], np.float32)})
+    checkpoint_files.save(str(tmp_path / "other.ckpt"), {"conv/kernel": np.zeros([2], np.float32)})
     with pytest.raises(
         UserError, match=r"none of its variables belongs to a BERT encoder \(it has conv/kernel\)"
     ):
@@ -185,7 +190,9 @@ def test_a_checkpoint_without_an_encoder_is_an_error(tmp_path):
 
 
 def test_what_was_restored_and_what_not_is_told():
-    fitting = checkpoints.Fit(["a"] * 3, ["new"], ["output_bias"], ["1", "2", "3", "4", "5", "6"])
+    fitting = checkpoint_files.Fit(
+        ["a"] * 3, ["new"], ["output_bias"], ["1", "2", "3", "4", "5", "6"]
+    )
     assert fitting.text() == (
         "restored 3 variables; new new, as the checkpoint has none of that name; output_bias new, as the"
         " checkpoint has them for other labels; 1, 2, 3, 4 and 2 more in the checkpoint, but not in this model"
@@ -194,8 +201,8 @@ def test_what_was_restored_and_what_not_is_told():
 
 def test_a_missing_layer_is_warned_about_in_training_and_refused_otherwise(tmp_path, caplog):
     weights = {name: value for name, value in golden_weights().items() if "layer_1/" not in name}
-    checkpoints.save(str(tmp_path / "other.ckpt"), weights)
-    source = checkpoints.Weights(str(tmp_path / "other.ckpt"), "other.ckpt")
+    checkpoint_files.save(str(tmp_path / "other.ckpt"), weights)
+    source = checkpoint_files.Weights(str(tmp_path / "other.ckpt"), "other.ckpt")
     features = {
         name: tf.constant(BATCH[name]) for name in ("input_ids", "input_mask", "segment_ids")
     }
@@ -207,7 +214,7 @@ def test_a_missing_layer_is_warned_about_in_training_and_refused_otherwise(tmp_p
             name: tf.constant(BATCH[name]) for name in ("input_ids", "input_mask", "segment_ids")
         }
         features["unique_ids"] = tf.range(8)
-        model_fn = model_fns.make(vectors.network(CONFIG, [-1]), None, source)
+        model_fn = model_functions.make(vectors.network(CONFIG, [-1]), None, source)
         model_fn(features, None, PREDICT, {})
     assert "16 variables of the encoder start from random values" in caplog.text
 
@@ -215,7 +222,7 @@ def test_a_missing_layer_is_warned_about_in_training_and_refused_otherwise(tmp_p
 def test_a_copied_directory_needs_no_checkpoint_file(tmp_path):
     for path in (GOLDEN / "model").iterdir():
         shutil.copy(path, tmp_path / path.name.replace("bert_model.ckpt", "model.ckpt-7"))
-    assert checkpoints.find(str(tmp_path), "bert_dir") == str(tmp_path / "model.ckpt-7")
+    assert checkpoint_files.find(str(tmp_path), "bert_dir") == str(tmp_path / "model.ckpt-7")
 
 
 @pytest.fixture(autouse=True)

@@ -8,12 +8,12 @@ import pytest
 import tensorflow.compat.v1 as tf
 from conftest import run_stage
 
-import run_baselines
 import run_classifier
-from bert_toolkit import classifier, datasets
-from bert_toolkit.data_flags import DataOptions
+from bert_toolkit.commands import baselines
 from bert_toolkit.errors import UserError
 from bert_toolkit.problems import SINGLE, Problem
+from bert_toolkit.tasks.classification import classifier, task_data
+from bert_toolkit.tasks.classification.data_options import DataOptions
 
 
 @pytest.fixture
@@ -245,8 +245,8 @@ def test_evaluation_while_training_is_for_one_host(run, monkeypatch):
 
 
 def uneven(**flags):
-    rows = [datasets.Example("0", "t", None, label) for label in "aaaaaab"]
-    data = datasets.Data(Problem(SINGLE, ("a", "b")), "accuracy", rows, {}, {})
+    rows = [task_data.Example("0", "t", None, label) for label in "aaaaaab"]
+    data = task_data.Data(Problem(SINGLE, ("a", "b")), "accuracy", rows, {}, {})
     options = type("Options", (), {"class_weights": None, "oversample": False, **flags})
     return data, options
 
@@ -278,8 +278,8 @@ def test_submissions_to_glue(tmp_path, reviews, model_dir):
 def test_baselines(tmp_path, reviews, capsys):
     keywords = tmp_path / "words.json"
     keywords.write_text('{"1": ["rejoice", "blessed", "joy"], "0": ["wicked", "woe", "cry"]}')
-    found = run_baselines.run(
-        run_baselines.Options(
+    found = baselines.run(
+        baselines.Options(
             task_name="sst-2",
             data_dir=str(reviews),
             keywords=str(keywords),
@@ -296,12 +296,12 @@ def test_baselines(tmp_path, reviews, capsys):
 
 def test_baselines_of_other_problems(tmp_path):
     multi_label_rows(tmp_path / "m.tsv")
-    found = run_baselines.run(
-        run_baselines.Options(
+    found = baselines.run(
+        baselines.Options(
             train_file=str(tmp_path / "m.tsv"), eval_split=0.25, problem_type="multi_label"
         )
     )
     assert found["tf-idf, logistic regression"]["eval_f1_micro"] > 0.9
     with pytest.raises(UserError, match="--eval_file or --eval_split is required"):
-        run_baselines.Options(train_file="x.tsv")
+        baselines.Options(train_file="x.tsv")
     assert DataOptions(train_file="x").is_custom

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from conftest import GOLDEN
 
-import convert_checkpoint
-from bert_toolkit import checkpoints, hugging_face
+from bert_toolkit.checkpoints import checkpoint_files, hugging_face
+from bert_toolkit.commands import convert_checkpoint
 from bert_toolkit.errors import UserError
 
 
@@ -25,8 +25,8 @@ def assert_same_weights(one, other):
 def test_there_and_back_with_equal_bits(tmp_path, model_dir):
     convert(bert_dir=model_dir, output_dir=tmp_path / "theirs")
     convert(bert_dir=tmp_path / "theirs", output_dir=tmp_path / "ours", to="google")
-    original = checkpoints.read(str(GOLDEN / "model/bert_model.ckpt"))
-    assert_same_weights(original, checkpoints.read(str(tmp_path / "ours" / "bert_model.ckpt")))
+    original = checkpoint_files.read(str(GOLDEN / "model/bert_model.ckpt"))
+    assert_same_weights(original, checkpoint_files.read(str(tmp_path / "ours" / "bert_model.ckpt")))
     for name in ("vocab.txt",):
         assert (tmp_path / "ours" / name).read_text() == (model_dir / name).read_text()
     settings = json.loads((tmp_path / "theirs" / "config.json").read_text())
@@ -35,10 +35,10 @@ def test_there_and_back_with_equal_bits(tmp_path, model_dir):
 
 
 def test_names_and_their_inverse():
-    names = list(checkpoints.shapes(str(GOLDEN / "model/bert_model.ckpt")))
+    names = list(checkpoint_files.shapes(str(GOLDEN / "model/bert_model.ckpt")))
     names += ["output_weights", "output_bias"]
     for name in names:
-        assert checkpoints.name_from_hugging_face(hugging_face.name_of(name)) == name
+        assert checkpoint_files.name_from_hugging_face(hugging_face.name_of(name)) == name
     assert hugging_face.name_of("output_weights") == "classifier.weight"
     assert (
         hugging_face.name_of("bert/encoder/layer_11/attention/self/query/kernel")
@@ -47,11 +47,11 @@ def test_names_and_their_inverse():
 
 
 def test_a_classifier_keeps_its_labels(tmp_path, model_dir):
-    weights = checkpoints.read(str(model_dir / "bert_model.ckpt"))
+    weights = checkpoint_files.read(str(model_dir / "bert_model.ckpt"))
     weights = {name: value for name, value in weights.items() if name.startswith("bert/")}
     weights["output_weights"] = np.ones([3, 32], np.float32)
     weights["output_bias"] = np.ones([3], np.float32)
-    checkpoints.save(str(model_dir / "bert_model.ckpt"), weights)
+    checkpoint_files.save(str(model_dir / "bert_model.ckpt"), weights)
     (model_dir / "task.json").write_text(
         '{"problem_type": "multi_label", "labels": ["x", "y", "z"], "metric": "f1_micro"}'
     )
@@ -70,41 +70,41 @@ def test_half_the_size(tmp_path, model_dir, dtype):
     convert(bert_dir=model_dir, output_dir=tmp_path / "whole")
     sizes = [(tmp_path / d / "model.safetensors").stat().st_size for d in ("half", "whole")]
     assert sizes[0] < 0.55 * sizes[1]
-    original = checkpoints.read(str(model_dir / "bert_model.ckpt"))
-    read = checkpoints.read(str(tmp_path / "half" / "model.safetensors"))
+    original = checkpoint_files.read(str(model_dir / "bert_model.ckpt"))
+    read = checkpoint_files.read(str(tmp_path / "half" / "model.safetensors"))
     for name, value in original.items():
         np.testing.assert_allclose(value, read[name], rtol=1e-2, atol=1e-6, err_msg=name)
 
 
 def test_numbers_too_large_are_told(tmp_path, model_dir):
-    weights = checkpoints.read(str(model_dir / "bert_model.ckpt"))
+    weights = checkpoint_files.read(str(model_dir / "bert_model.ckpt"))
     weights["bert/pooler/dense/bias"][3] = 1e30
-    checkpoints.save(str(model_dir / "bert_model.ckpt"), weights)
+    checkpoint_files.save(str(model_dir / "bert_model.ckpt"), weights)
     with pytest.raises(UserError, match="--dtype=float16: bert/pooler/dense/bias has numbers"):
         convert(bert_dir=model_dir, output_dir=tmp_path / "half", dtype="float16")
 
 
 def test_the_mean_of_checkpoints(tmp_path, model_dir):
-    weights = checkpoints.read(str(model_dir / "bert_model.ckpt"))
+    weights = checkpoint_files.read(str(model_dir / "bert_model.ckpt"))
     for number in (1, 3):
         scaled = {name: number * value for name, value in weights.items()}
-        checkpoints.save(str(tmp_path / f"x{number}.ckpt"), scaled)
+        checkpoint_files.save(str(tmp_path / f"x{number}.ckpt"), scaled)
     paths = [str(tmp_path / "x1.ckpt"), str(tmp_path / "x3.ckpt")]
     convert(bert_dir=model_dir, output_dir=tmp_path / "mean", to="google", average=paths)
-    mean = checkpoints.read(str(tmp_path / "mean" / "bert_model.ckpt"))
+    mean = checkpoint_files.read(str(tmp_path / "mean" / "bert_model.ckpt"))
     for name, value in weights.items():
         np.testing.assert_allclose(mean[name], 2 * value, rtol=1e-6)
     del scaled["bert/pooler/dense/bias"]
-    checkpoints.save(paths[1], scaled)
+    checkpoint_files.save(paths[1], scaled)
     with pytest.raises(UserError, match="bert/pooler/dense/bias has shape None in .*x3.ckpt"):
         convert(bert_dir=model_dir, output_dir=tmp_path / "mean", average=paths)
 
 
 def test_looking_into_checkpoints(tmp_path, model_dir, capsys):
-    weights = checkpoints.read(str(model_dir / "bert_model.ckpt"))
+    weights = checkpoint_files.read(str(model_dir / "bert_model.ckpt"))
     weights["bert/pooler/dense/bias"][0] += 0.5
     del weights["cls/predictions/output_bias"]
-    checkpoints.save(str(tmp_path / "other.ckpt"), weights)
+    checkpoint_files.save(str(tmp_path / "other.ckpt"), weights)
     convert(bert_dir=model_dir, inspect=True, compare=tmp_path / "other.ckpt")
     lines = dict(line.split("\t", 1) for line in capsys.readouterr().out.splitlines())
     assert lines["bert/pooler/dense/bias"] == "0.5"

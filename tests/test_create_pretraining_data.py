@@ -14,8 +14,9 @@ from conftest import GOLDEN, ROOT, run_stage
 
 import create_pretraining_data as stage
 import tokenization
-from bert_toolkit import masking, records
 from bert_toolkit.errors import UserError
+from bert_toolkit.io import tfrecord
+from bert_toolkit.pretraining import masking
 
 CORPUS, VOCAB = GOLDEN / "corpus.txt", GOLDEN / "vocab.txt"
 FLAG_SETS = ["default", "whole_word", "short", "dense_masks", "two_outputs"]
@@ -81,7 +82,7 @@ def test_lists_patterns_and_gzip_give_the_same_data(tmp_path):
 def test_a_note_and_a_summary_tell_what_was_made(tmp_path):
     path = tmp_path / "new" / "directory" / "out.tfrecord"
     summary = stage.run(options(tmp_path, output_file=str(path), dupe_factor=1))
-    note = records.read_note(str(path))
+    note = tfrecord.read_note(str(path))
     instances = read_instances(path)
     assert note["records"] == summary.instances == len(instances)
     assert note["bytes"] == path.stat().st_size == summary.bytes
@@ -310,7 +311,7 @@ def test_seed_decides(vocabulary):
 
 def test_notes_do_not_count_as_data(tmp_path):
     stage.run(options(tmp_path))
-    from bert_toolkit import files
+    from bert_toolkit.io import files
 
     assert json.loads((tmp_path / "out.tfrecord.json").read_text())["records"] == 910
     assert files.expand_inputs(f"{tmp_path}/out*", "input_file") == [str(tmp_path / "out.tfrecord")]

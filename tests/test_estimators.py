@@ -4,32 +4,26 @@ from conftest import GOLDEN
 
 import modeling
 import run_pretraining
-from bert_toolkit import (
-    checkpoints,
-    classifier_network,
-    estimator_api,
-    estimators,
-    model_fns,
-    records,
-)
-from bert_toolkit.engine import TPU_ENGINE
+from bert_toolkit.checkpoints import checkpoint_files
+from bert_toolkit.compute import TPU_ENGINE
 from bert_toolkit.errors import UserError
+from bert_toolkit.io import tfrecord
 from bert_toolkit.options import CheckpointOptions, DeviceOptions
 from bert_toolkit.problems import SINGLE, Problem
+from bert_toolkit.tasks.classification import classifier_network
+from bert_toolkit.training import estimator_api, model_functions, trainer
 
 pytestmark = pytest.mark.platform
 
 CONFIG = modeling.BertConfig.from_json_file(str(GOLDEN / "model/bert_config.json"))
-WEIGHTS = checkpoints.Weights(str(GOLDEN / "model/bert_model.ckpt"), "golden")
-SIZES = estimators.BatchSizes(16, 8, 8)
+WEIGHTS = checkpoint_files.Weights(str(GOLDEN / "model/bert_model.ckpt"), "golden")
+SIZES = trainer.BatchSizes(16, 8, 8)
 TPU = DeviceOptions(seed=1, use_tpu=True, num_tpu_cores=16, iterations_per_loop=5)
-TRAINING = model_fns.Training(1e-3, 4, 1)
+TRAINING = model_functions.Training(1e-3, 4, 1)
 
 
 def test_configuration_of_a_run(tmp_path):
-    config = estimators.run_config(
-        str(tmp_path), DeviceOptions(seed=3), CheckpointOptions(9, 2, 1.5)
-    )
+    config = trainer.run_config(str(tmp_path), DeviceOptions(seed=3), CheckpointOptions(9, 2, 1.5))
     assert (config.tf_random_seed, config.save_checkpoints_steps, config.model_dir) == (
         3,
         9,
@@ -43,9 +37,7 @@ def test_tpu_flags_make_a_tpu_estimator(tmp_path):
     def model_fn(features, labels, mode, params):
         raise AssertionError("not called when the Estimator is made")
 
-    estimator = estimators.Runner(
-        model_fn, str(tmp_path), TPU, SIZES, CheckpointOptions(7)
-    ).estimator
+    estimator = trainer.Runner(model_fn, str(tmp_path), TPU, SIZES, CheckpointOptions(7)).estimator
     assert isinstance(estimator, estimator_api.load().tpu.TPUEstimator)
     tpu = estimator.config.tpu_config
     assert (tpu.iterations_per_loop, tpu.num_shards) == (5, 16)
@@ -57,13 +49,13 @@ def test_tpu_flags_make_a_tpu_estimator(tmp_path):
 
 @pytest.mark.parametrize("mode", ["train", "eval"])
 def test_everything_a_tpu_computes_has_a_static_shape(tmp_path, pretraining_data, mode):
-    schema = records.pretraining_schema(128, 20)
-    reading = records.Reading(repeat=mode == "train", seed=1, static_shapes=True)
-    model_fn = model_fns.make(
+    schema = tfrecord.pretraining_schema(128, 20)
+    reading = tfrecord.Reading(repeat=mode == "train", seed=1, static_shapes=True)
+    model_fn = model_functions.make(
         run_pretraining.network(CONFIG, True, TPU_ENGINE), str(tmp_path), WEIGHTS, True, TRAINING
     )
     with tf.Graph().as_default() as graph:
-        data = records.RecordInput([str(pretraining_data)], schema, reading)({"batch_size": 16})
+        data = tfrecord.RecordInput([str(pretraining_data)], schema, reading)({"batch_size": 16})
         features = tf.data.make_one_shot_iterator(data).get_next()
         before = len(graph.get_operations())
         spec = model_fn(features, None, mode, {})
@@ -81,21 +73,21 @@ def test_everything_a_tpu_computes_has_a_static_shape(tmp_path, pretraining_data
 @pytest.mark.slow
 def test_the_tpu_path_runs_on_a_cpu(tmp_path, pretraining_data):
     """TPUEstimator without a TPU trains and evaluates the model function written for one."""
-    schema = records.pretraining_schema(128, 20)
-    model_fn = model_fns.make(
+    schema = tfrecord.pretraining_schema(128, 20)
+    model_fn = model_functions.make(
         run_pretraining.network(CONFIG, True, TPU_ENGINE), str(tmp_path), WEIGHTS, False, TRAINING
     )
     estimator = estimator_api.load().tpu.TPUEstimator(
         model_fn,
-        config=estimators.tpu_run_config(str(tmp_path), TPU, CheckpointOptions(7)),
+        config=trainer.tpu_run_config(str(tmp_path), TPU, CheckpointOptions(7)),
         use_tpu=False,
         train_batch_size=16,
         eval_batch_size=50,
     )
 
     def data(repeat):
-        reading = records.Reading(repeat=repeat, seed=1, static_shapes=True)
-        return records.RecordInput([str(pretraining_data)], schema, reading)
+        reading = tfrecord.Reading(repeat=repeat, seed=1, static_shapes=True)
+        return tfrecord.RecordInput([str(pretraining_data)], schema, reading)
 
     estimator.train(data(True), max_steps=4)
     static = estimator.evaluate(
@@ -121,7 +113,7 @@ def test_the_tpu_path_runs_on_a_cpu(tmp_path, pretraining_data):
 def test_a_broken_tf_config(monkeypatch, text):
     monkeypatch.setenv("TF_CONFIG", text)
     with pytest.raises(UserError, match="TF_CONFIG: not the JSON object"):
-        estimators.choose_strategy()
+        trainer.choose_strategy()
 
 
 def test_one_device_needs_no_strategy(monkeypatch, caplog):
@@ -129,7 +121,7 @@ def test_one_device_needs_no_strategy(monkeypatch, caplog):
     caplog.set_level("INFO")
     if tf.config.list_physical_devices("GPU"):
         pytest.skip("this machine has GPUs")
-    assert estimators.choose_strategy() is None
+    assert trainer.choose_strategy() is None
     assert "running on the CPU" in caplog.text
 
 
@@ -143,13 +135,13 @@ def test_one_device_needs_no_strategy(monkeypatch, caplog):
     ],
 )
 def test_errors_of_tensorflow_as_sentences(message, sentence):
-    said = estimators._sentence(message, "out")
+    said = trainer._sentence(message, "out")
     assert said is None if sentence is None else sentence in said
 
 
 def test_token_ids_outside_the_vocabulary_are_a_sentence(tmp_path):
-    schema = records.classification_schema(8)
-    writer = records.RecordWriter(str(tmp_path / "data"))
+    schema = tfrecord.classification_schema(8)
+    writer = tfrecord.RecordWriter(str(tmp_path / "data"))
     for token in (5, 4000):  # the first record is looked at before, the second is not
         values = {
             "input_ids": [token],
@@ -160,15 +152,15 @@ def test_token_ids_outside_the_vocabulary_are_a_sentence(tmp_path):
         }
         writer.write(schema.encode(values))
     writer.close()
-    model_fn = model_fns.make(
+    model_fn = model_functions.make(
         classifier_network.network(CONFIG, Problem(SINGLE, ("0", "1"))),
         str(tmp_path / "out"),
         WEIGHTS,
         False,
         TRAINING,
     )
-    runner = estimators.Runner(model_fn, str(tmp_path / "out"), DeviceOptions(), SIZES)
+    runner = trainer.Runner(model_fn, str(tmp_path / "out"), DeviceOptions(), SIZES)
     with pytest.raises(UserError, match="a token id is outside the model's vocabulary"):
         runner.train(
-            records.RecordInput([str(tmp_path / "data")], schema, records.Reading(True, 2, 1)), 2
+            tfrecord.RecordInput([str(tmp_path / "data")], schema, tfrecord.Reading(True, 2, 1)), 2
         )

@@ -14,10 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import bert_toolkit
-import export_model
-from bert_toolkit import checkpoints, features, graph_text, text_classifier, tokenizers
+from bert_toolkit.checkpoints import checkpoint_files
 from bert_toolkit.cli import ModelOptions
+from bert_toolkit.commands import export_model
 from bert_toolkit.errors import UserError
+from bert_toolkit.inference import text_classifier
+from bert_toolkit.text import encoding, tokenizer_rules
+from bert_toolkit.text import in_graph as graph_text
 from tokenization import AddedToken, FullTokenizer
 
 TEXTS = [
@@ -36,7 +39,7 @@ def export(model, out, **flags):
 def ids_of(model, texts):
     """The inputs of a batch, by Python's tokenization."""
     tokenizer = FullTokenizer(str(model / "vocab.txt"))
-    encoded = [features.encode(tokenizer, text, None, 128).input_ids for text in texts]
+    encoded = [encoding.encode(tokenizer, text, None, 128).input_ids for text in texts]
     ids = np.zeros((len(texts), max(map(len, encoded))), np.int32)
     for row, numbers in enumerate(encoded):
         ids[row, : len(numbers)] = numbers
@@ -92,14 +95,14 @@ def trained(tmp_path, model_dir):
     def trained(kind, labels, calibration):
         directory = tmp_path / kind
         shutil.copytree(model_dir, directory)
-        weights = checkpoints.read(str(directory / "bert_model.ckpt"))
+        weights = checkpoint_files.read(str(directory / "bert_model.ckpt"))
         for path in directory.glob("bert_model.ckpt*"):
             path.unlink()
         rng = np.random.RandomState(1)
         outputs = len(labels) or 1
         weights["output_weights"] = rng.randn(outputs, 32).astype(np.float32)
         weights["output_bias"] = rng.randn(outputs).astype(np.float32)
-        checkpoints.save(str(directory / "model.ckpt-1"), weights)
+        checkpoint_files.save(str(directory / "model.ckpt-1"), weights)
         tf.train.update_checkpoint_state(str(directory), str(directory / "model.ckpt-1"))
         task = {"problem_type": kind, "labels": labels, "metric": "accuracy"}
         (directory / "task.json").write_text(json.dumps(task))
@@ -216,7 +219,7 @@ def check_equal(in_graph, rules, texts, others, length):
     found = in_graph(rules, texts, others, length)
     for row, text in enumerate(texts):
         other = None if others is None else others[row]
-        expected = features.encode(tokenizer, text, other, length)
+        expected = encoding.encode(tokenizer, text, other, length)
         count = int(found["input_mask"][row].sum())
         assert found["input_ids"][row, :count].tolist() == expected.input_ids
         assert found["segment_ids"][row, :count].tolist() == expected.segment_ids
@@ -224,7 +227,7 @@ def check_equal(in_graph, rules, texts, others, length):
 
 
 # A Hugging Face model's, with a limit that random texts reach.
-THEIRS = tokenizers.Rules(
+THEIRS = tokenizer_rules.Rules(
     added_tokens=(AddedToken("[MASK]", 4), AddedToken("[MA", 4000), AddedToken("\u4e2d$", 4001)),
     max_input_chars_per_word=12,
     hugging_face=True,
@@ -244,10 +247,10 @@ texts = st.lists(
 @given(texts, st.integers(5, 20))
 def test_texts_in_the_graph_become_what_python_makes_of_them(in_graph, texts, length):
     for rules in (
-        tokenizers.Rules(),
-        tokenizers.Rules(do_lower_case=False),
-        tokenizers.Rules(strip_accents=False),
-        tokenizers.Rules(never_split=("[MASK]", "god"), tokenize_chinese_chars=False),
+        tokenizer_rules.Rules(),
+        tokenizer_rules.Rules(do_lower_case=False),
+        tokenizer_rules.Rules(strip_accents=False),
+        tokenizer_rules.Rules(never_split=("[MASK]", "god"), tokenize_chinese_chars=False),
         THEIRS,
     ):
         check_equal(in_graph, rules, texts, None, length)
@@ -258,12 +261,12 @@ def test_texts_in_the_graph_become_what_python_makes_of_them(in_graph, texts, le
 @given(texts, texts, st.integers(5, 20))
 def test_pairs_in_the_graph_too(in_graph, first, second, length):
     count = min(len(first), len(second))
-    check_equal(in_graph, tokenizers.Rules(), first[:count], second[:count], length)
+    check_equal(in_graph, tokenizer_rules.Rules(), first[:count], second[:count], length)
 
 
 def test_golden_strings_in_the_graph(in_graph):
     for case in json.loads((GOLDEN / "tokenization.json").read_text()):
-        rules = tokenizers.Rules(do_lower_case=case["do_lower_case"])
+        rules = tokenizer_rules.Rules(do_lower_case=case["do_lower_case"])
         found = in_graph(rules, [case["text"]], None, 512)
         assert found["input_ids"][0, 1:-1].tolist() == case["ids"]
 

@@ -17,9 +17,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import extract_features
-from bert_toolkit import feature_files, lines, records, words
-from bert_toolkit import features as features_module
 from bert_toolkit.errors import UserError
+from bert_toolkit.features import lines, writers
+from bert_toolkit.io import tfrecord
+from bert_toolkit.text import encoding as features_module
+from bert_toolkit.text import words
 from tokenization import FullTokenizer
 
 LINES = [
@@ -89,7 +91,7 @@ def read_parquet(path):
 
 def read_tfrecord(path):
     found = {"linex_index": [], "splits": [0]}
-    for data in records.read_records(str(path)):
+    for data in tfrecord.read_records(str(path)):
         feature = tf.train.Example.FromString(data).features.feature
         found["linex_index"] += feature["linex_index"].int64_list.value
         tokens = [token.decode() for token in feature["tokens"].bytes_list.value]
@@ -158,7 +160,7 @@ def test_compressed_lines_are_the_same_and_so_are_their_bytes(extract):
 @pytest.mark.slow
 def test_parquet_of_empty_lines_has_the_same_columns(extract, monkeypatch):
     parquet = pytest.importorskip("pyarrow.parquet")
-    monkeypatch.setattr(feature_files, "_BYTES_AT_ONCE", 1)
+    monkeypatch.setattr(writers, "_BYTES_AT_ONCE", 1)
     path = extract("a.parquet", ["the word", "", ""], layers="-1", align="words")
     assert parquet.read_table(path)["tokens"].to_pylist() == [["the", "word"], [], []]
 

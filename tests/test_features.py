@@ -2,7 +2,7 @@ import pytest
 from conftest import GOLDEN
 
 import tokenization
-from bert_toolkit import features
+from bert_toolkit.text import encoding
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +23,7 @@ def tokenizer():
     ],
 )  # fmt: skip
 def test_encoding(tokenizer, text_a, text_b, length, tokens, segments, cut):
-    encoded = features.encode(tokenizer, text_a, text_b, length)
+    encoded = encoding.encode(tokenizer, text_a, text_b, length)
     assert tokenizer.convert_ids_to_tokens(encoded.input_ids) == tokens.split()
     assert "".join(map(str, encoded.segment_ids)) == segments
     assert encoded.cut == cut
@@ -34,7 +34,7 @@ def test_encoding(tokenizer, text_a, text_b, length, tokens, segments, cut):
     [(5, 3, 8, (5, 3)), (5, 3, 7, (4, 3)), (5, 3, 5, (3, 2)), (3, 5, 4, (2, 2)), (9, 1, 4, (3, 1))],
 )
 def test_the_longer_text_is_cut_first(first, second, limit, lengths):
-    assert features.shares(first, second, limit) == lengths
+    assert encoding.shares(first, second, limit) == lengths
 
 
 @pytest.mark.parametrize(
@@ -42,10 +42,10 @@ def test_the_longer_text_is_cut_first(first, second, limit, lengths):
     [("head", "the word was"), ("tail", "and god the"), ("head_tail", "the god the")],
 )
 def test_what_is_kept_of_a_long_text(tokenizer, truncate, kept):
-    encoded = features.encode(tokenizer, "the word was with and god the", None, 5, truncate)
+    encoded = encoding.encode(tokenizer, "the word was with and god the", None, 5, truncate)
     # Of 3 tokens a quarter is 0; of 4, one.
     if truncate == "head_tail":
-        encoded = features.encode(tokenizer, "the word was with and god the", None, 6, truncate)
+        encoded = encoding.encode(tokenizer, "the word was with and god the", None, 6, truncate)
         kept = "the and god the"
     assert tokenizer.convert_ids_to_tokens(encoded.input_ids[1:-1]) == kept.split()
 
@@ -53,7 +53,7 @@ def test_what_is_kept_of_a_long_text(tokenizer, truncate, kept):
 @pytest.mark.parametrize(("tokens", "stride"), [(1, 2), (4, 2), (5, 2), (6, 2), (9, 3), (20, 9)])
 def test_windows_cover_a_text(tokenizer, tokens, stride):
     words = (["the", "word", "was", "god"] * 5)[:tokens]
-    windows = features.encode_windows(tokenizer, " ".join(words), None, 6, stride)
+    windows = encoding.encode_windows(tokenizer, " ".join(words), None, 6, stride)
     ids = tokenizer.convert_tokens_to_ids(words)
     pieces = [window.input_ids[1:-1] for window in windows]
     step = min(stride, 4)
@@ -67,7 +67,7 @@ def test_windows_cover_a_text(tokenizer, tokens, stride):
 
 
 def test_windows_of_a_pair_move_over_the_second_text(tokenizer):
-    windows = features.encode_windows(tokenizer, "god", "the word was with and", 7, 2)
+    windows = encoding.encode_windows(tokenizer, "god", "the word was with and", 7, 2)
     assert [tokenizer.convert_ids_to_tokens(window.input_ids) for window in windows] == [
         "[CLS] god [SEP] the word was [SEP]".split(),
         "[CLS] god [SEP] was with and [SEP]".split(),

@@ -2,8 +2,8 @@ import gzip
 
 import pytest
 
-from bert_toolkit import files
 from bert_toolkit.errors import UserError
+from bert_toolkit.io import files
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import pytest
 import tensorflow.compat.v1 as tf
 from conftest import ROOT
 
-from bert_toolkit import cluster
+from bert_toolkit.training import cluster
 
 pytestmark = pytest.mark.platform
 

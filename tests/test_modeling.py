@@ -8,9 +8,9 @@ from conftest import GOLDEN
 
 import modeling
 import run_pretraining
-from bert_toolkit.engine import Engine
+from bert_toolkit.compute import Engine
 from bert_toolkit.errors import UserError
-from bert_toolkit.estimator_api import TRAIN
+from bert_toolkit.training.estimator_api import TRAIN
 
 pytestmark = pytest.mark.platform
 

@@ -12,7 +12,7 @@ import pytest
 import tensorflow.compat.v1 as tf
 from conftest import GOLDEN, run_stage
 
-from bert_toolkit import checkpoints, object_checkpoints
+from bert_toolkit.checkpoints import checkpoint_files, object_based
 from bert_toolkit.errors import UserError
 
 FOLDER = GOLDEN / "tensorflow_models"
@@ -20,8 +20,10 @@ FOLDER = GOLDEN / "tensorflow_models"
 
 @pytest.mark.parametrize("kind", ["encoder", "encoder_v2", "pretrainer", "classifier"])
 def test_weights_are_those_it_was_made_from(kind):
-    source = checkpoints.read(str(FOLDER / "source.ckpt"))
-    found = checkpoints.read(checkpoints.find(str(FOLDER / f"{kind}.ckpt-1"), "init_checkpoint"))
+    source = checkpoint_files.read(str(FOLDER / "source.ckpt"))
+    found = checkpoint_files.read(
+        checkpoint_files.find(str(FOLDER / f"{kind}.ckpt-1"), "init_checkpoint")
+    )
     expected = {name for name in source if name.startswith("bert/")}
     if kind == "pretrainer":  # that converter leaves the head of sentences out
         expected |= {name for name in source if name.startswith("cls/predictions/")}
@@ -36,9 +38,9 @@ def test_weights_are_those_it_was_made_from(kind):
 
 def test_a_model_starts_from_one():
     checkpoint = str(FOLDER / "encoder.ckpt-1")
-    with checkpoints.as_tensorflow(checkpoint) as weights:
+    with checkpoint_files.as_tensorflow(checkpoint) as weights:
         assert weights.source == checkpoint
-        names = checkpoints.shapes(weights.prefix)
+        names = checkpoint_files.shapes(weights.prefix)
     assert names["bert/encoder/layer_1/attention/self/query/kernel"] == [8, 8]
 
 
@@ -48,7 +50,7 @@ def test_one_of_something_else(tmp_path):
         module.layer = tf.compat.v2.Variable([1.0])
         path = tf.compat.v2.train.Checkpoint(model=module).save(str(tmp_path / "other"))
     with pytest.raises(UserError, match="but not of a BERT encoder as tensorflow/models"):
-        checkpoints.read(path)
+        checkpoint_files.read(path)
 
 
 def test_slots_and_strangers_have_no_name():
@@ -59,7 +61,7 @@ def test_slots_and_strangers_have_no_name():
         f"save_counter{value}",
         "model/layer_with_weights-0/embeddings",
     ):
-        assert object_checkpoints.published_name(name) is None
+        assert object_based.published_name(name) is None
 
 
 @pytest.mark.slow
@@ -76,7 +78,7 @@ def test_conversion_to_hugging_face(tmp_path):
     out = tmp_path / "out"
     result = run_stage("convert_checkpoint", {"bert_dir": model, "output_dir": out})
     assert result.returncode == 0, result.stderr
-    source = checkpoints.read(str(FOLDER / "source.ckpt"))
-    found = checkpoints.read(str(out / "model.safetensors"))
+    source = checkpoint_files.read(str(FOLDER / "source.ckpt"))
+    found = checkpoint_files.read(str(out / "model.safetensors"))
     for name, value in found.items():
         np.testing.assert_array_equal(value, source[name])

@@ -11,8 +11,8 @@ from conftest import GOLDEN
 import create_pretraining_data as stage
 import run_pretraining
 import tokenization
-from bert_toolkit import dynamic_masks, masking
 from bert_toolkit.errors import UserError
+from bert_toolkit.pretraining import dynamic_masks, masking
 
 VOCAB, CORPUS = str(GOLDEN / "vocab.txt"), str(GOLDEN / "corpus.txt")
 CLS, SEP, MASK = 2, 3, 4

@@ -10,10 +10,13 @@ from conftest import GOLDEN, ROOT
 import modeling
 import optimization
 import run_pretraining
-from bert_toolkit import checkpoints, classifier_network, model_fns, records
-from bert_toolkit.engine import TPU_ENGINE, Engine
-from bert_toolkit.estimator_api import TRAIN
+from bert_toolkit.checkpoints import checkpoint_files
+from bert_toolkit.compute import TPU_ENGINE, Engine
+from bert_toolkit.io import tfrecord
 from bert_toolkit.problems import SINGLE, Problem
+from bert_toolkit.tasks.classification import classifier_network
+from bert_toolkit.training import model_functions
+from bert_toolkit.training.estimator_api import TRAIN
 
 pytestmark = pytest.mark.platform
 
@@ -53,7 +56,7 @@ def test_golden_losses_through_the_model_functions_of_the_stages(kind, engine, t
     batch = dict(np.load(GOLDEN / "model_outputs.npz"))
     expected = LOSSES[kind]
     config = modeling.BertConfig.from_json_file(str(GOLDEN / "model/bert_config.json"))
-    names = [field.name for field in records.pretraining_schema(128, 20).fields]
+    names = [field.name for field in tfrecord.pretraining_schema(128, 20).fields]
     # Operations in one order: where a gradient is nothing but rounding, Adam makes much of another
     # order of its sums.
     one_order = tf.ConfigProto(inter_op_parallelism_threads=1)
@@ -65,11 +68,11 @@ def test_golden_losses_through_the_model_functions_of_the_stages(kind, engine, t
             features["is_real_example"] = tf.ones([8], tf.int32)
             network = classifier_network.network(config, BINARY, engine)
         prefix = str(GOLDEN / "model/bert_model.ckpt")
-        training = model_fns.Training(
+        training = model_functions.Training(
             expected["learning_rate"], expected["num_train_steps"], expected["num_warmup_steps"]
         )
-        model_fn = model_fns.make(
-            network, str(tmp_path), checkpoints.Weights(prefix, prefix), training=training
+        model_fn = model_functions.make(
+            network, str(tmp_path), checkpoint_files.Weights(prefix, prefix), training=training
         )
         spec = model_fn(features, None, TRAIN, {})
         session.run(tf.global_variables_initializer())

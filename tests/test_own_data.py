@@ -7,18 +7,20 @@ import json
 import numpy as np
 import pytest
 
-from bert_toolkit import datasets, encoded, problems, tables
-from bert_toolkit.data_flags import DataOptions
+from bert_toolkit import problems
 from bert_toolkit.errors import UserError
+from bert_toolkit.io import tables
 from bert_toolkit.problems import MULTI, REGRESSION, SINGLE
+from bert_toolkit.tasks.classification import encoded, task_data
+from bert_toolkit.tasks.classification.data_options import DataOptions
 
-ALL = datasets.Wanted(True, True, True)
-TRAIN = datasets.Wanted(True, False, False)
+ALL = task_data.Wanted(True, True, True)
+TRAIN = task_data.Wanted(True, False, False)
 
 
 def load(wanted=TRAIN, model_dirs=(), **flags):
     options = DataOptions(**{name: str(v) if "file" in name else v for name, v in flags.items()})
-    return datasets.load(options.task(), options, wanted, 0, model_dirs)
+    return task_data.load(options.task(), options, wanted, 0, model_dirs)
 
 
 ROWS = [
@@ -82,7 +84,7 @@ def test_pairs_and_texts_to_predict(tmp_path):
     flags = {"train_file": tmp_path / "a.tsv", "text_b_column": "other"}
     assert [example[1:4] for example in load(**flags).train] == [("a", "b", "1"), ("c", "d", "0")]
     data = load(
-        datasets.Wanted(True, False, True),
+        task_data.Wanted(True, False, True),
         train_file=tmp_path / "a.tsv",
         predict_file=tmp_path / "p.txt",
     )
@@ -180,13 +182,15 @@ def test_a_division_keeps_the_shares_of_labels(tmp_path):
     write_rows(
         tmp_path / "a.tsv", [(f"t{n}", "rare" if n % 10 == 0 else "often") for n in range(100)]
     )
-    data = load(datasets.Wanted(True, True, False), train_file=tmp_path / "a.tsv", eval_split=0.2)
+    data = load(task_data.Wanted(True, True, False), train_file=tmp_path / "a.tsv", eval_split=0.2)
     assert len(data.train) == 80
     for rows, count in ((data.train, 8), (data.dev[""], 2)):
         assert sum(example.label == "rare" for example in rows) == count
     assert not {e.text_a for e in data.train} & {e.text_a for e in data.dev[""]}
     # Without training, the same rows are evaluated on.
-    again = load(datasets.Wanted(False, True, False), train_file=tmp_path / "a.tsv", eval_split=0.2)
+    again = load(
+        task_data.Wanted(False, True, False), train_file=tmp_path / "a.tsv", eval_split=0.2
+    )
     assert again.train is None
     assert again.dev == data.dev
 
@@ -195,11 +199,11 @@ def test_what_is_told_before_training(tmp_path):
     write_rows(tmp_path / "a.tsv", [(f"t{n // 2}", "yes") for n in range(40)] + [("no", "no")])
     write_rows(tmp_path / "b.tsv", [("t3", "yes"), ("new", "no")])
     data = load(
-        datasets.Wanted(True, True, False),
+        task_data.Wanted(True, True, False),
         train_file=tmp_path / "a.tsv",
         eval_file=tmp_path / "b.tsv",
     )
-    lines = datasets.describe(data)
+    lines = task_data.describe(data)
     assert lines[0] == "train: 41 rows, yes 40, no 1"
     assert any("20 rows are repetitions" in line for line in lines)
     assert any("dev: 1 rows are in the training data too" in line for line in lines)
@@ -210,8 +214,8 @@ def test_labels_are_known_to_a_model(tmp_path):
     write_rows(tmp_path / "a.tsv", [("a", "x"), ("b", "y")])
     write_rows(tmp_path / "b.tsv", [("c", "y")])
     data = load(train_file=tmp_path / "a.tsv")
-    datasets.store(str(tmp_path), data)
-    only_dev = datasets.Wanted(False, True, False)
+    task_data.store(str(tmp_path), data)
+    only_dev = task_data.Wanted(False, True, False)
     found = load(only_dev, [str(tmp_path)], eval_file=tmp_path / "b.tsv")
     assert found.problem == data.problem
     with pytest.raises(UserError, match="the labels are not known: --output_dir holds no model"):
@@ -220,7 +224,7 @@ def test_labels_are_known_to_a_model(tmp_path):
 
 def test_outputs_of_windows_are_averaged_in_the_order_of_examples():
     """Records are sorted by length, and an example may have several."""
-    examples = [datasets.Example(str(number), "t", None, "x") for number in range(3)]
+    examples = [task_data.Example(str(number), "t", None, "x") for number in range(3)]
     split = encoded.EncodedSplit("path", examples, np.array([2, 0, 2, 1]))
     outputs = np.array([[1.0, 4.0], [5.0, 5.0], [3.0, 0.0], [7.0, 8.0]])
     assert split.of_examples(outputs).tolist() == [[5.0, 5.0], [7.0, 8.0], [2.0, 2.0]]

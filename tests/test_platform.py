@@ -16,8 +16,8 @@ from conftest import GOLDEN, ROOT, run_stage
 
 import extract_features
 import run_pretraining
-from bert_toolkit import estimator_api, hooks, model_fns
 from bert_toolkit.errors import UserError
+from bert_toolkit.training import estimator_api, hooks, model_functions
 
 pytestmark = pytest.mark.platform
 
@@ -55,7 +55,7 @@ def made_by(request, tmp_path):
 
 def test_a_run_begun_on_another_version_goes_on_at_its_place(made_by, monkeypatch, caplog):
     """Checkpoint, data and place in the data: the losses are those of the version it began on."""
-    monkeypatch.setattr(model_fns, "STEPS_BETWEEN_LINES", 1)
+    monkeypatch.setattr(model_functions, "STEPS_BETWEEN_LINES", 1)
     monkeypatch.chdir(made_by)
     caplog.set_level("INFO")
     run_pretraining.run(other_versions.training(made_by, other_versions.WHOLE))
@@ -181,7 +181,7 @@ def test_a_tensorflow_that_lacks_more_is_a_sentence(monkeypatch):
 
 @needs_later
 def test_what_estimators_on_several_hosts_cannot_do_is_refused():
-    from bert_toolkit import estimator_training
+    from bert_toolkit.training import estimator_training
 
     with pytest.raises(ValueError, match="trains by train_and_evaluate"):
         estimator_training.estimator_train(None, None, None)

@@ -5,8 +5,12 @@ import shutil
 import pytest
 from conftest import ROOT, run_stage
 
+from bert_toolkit.__main__ import COMMANDS as COMMAND_MODULES
+
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-COMMANDS = re.findall(r"^python (\w+\.py .*?[^\\])$", README, re.MULTILINE | re.DOTALL)
+COMMANDS = re.findall(
+    r"^(?:python (?=\w+\.py )|bert )([\w-]+(?:\.py)? .*?[^\\])$", README, re.MULTILINE | re.DOTALL
+)
 DEMO = (ROOT / "sample_data" / "demo.sh").read_text(encoding="utf-8").replace("$out", "demo_output")
 
 
@@ -34,7 +38,8 @@ def test_the_other_commands_of_the_readme_run(tmp_path, model_dir):
     assert len(others) >= 3
     for command in others:
         stage, *arguments = words(command)
-        result = run_stage(stage.removesuffix(".py"), *arguments, cwd=tmp_path)
+        module = COMMAND_MODULES.get(stage, stage.removesuffix(".py")).split(".")[-1]
+        result = run_stage(module, *arguments, cwd=tmp_path)
         assert result.returncode == 0, result.stderr
 
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
-from bert_toolkit import records
 from bert_toolkit.errors import UserError
+from bert_toolkit.io import tfrecord
 
-SCHEMA = records.classification_schema(8)
+SCHEMA = tfrecord.classification_schema(8)
 
 
 def example(number, length=3):
@@ -23,7 +23,7 @@ def example(number, length=3):
 
 
 def write(path, count, length=3):
-    writer = records.RecordWriter(str(path))
+    writer = tfrecord.RecordWriter(str(path))
     for number in range(1, count + 1):
         writer.write(example(number, length))
     writer.close()
@@ -34,7 +34,7 @@ def batches(path, reading, batch_size=4, take=None):
     """The batches that an Estimator would get."""
     with tf.Graph().as_default(), tf.Session() as session:
         batch = tf.data.make_one_shot_iterator(
-            records.RecordInput([path], SCHEMA, reading)({"batch_size": batch_size})
+            tfrecord.RecordInput([path], SCHEMA, reading)({"batch_size": batch_size})
         ).get_next()
         result = []
         try:
@@ -47,11 +47,11 @@ def batches(path, reading, batch_size=4, take=None):
 
 @pytest.mark.parametrize("numbers", [[], [0], [1, 127, 128, 30521], [2**20, 2**31 - 1]])
 def test_records_are_examples_padded_with_zeros(numbers):
-    schema = records.Schema(
+    schema = tfrecord.Schema(
         (
-            records.Field("a", 5),
-            records.Field("b", 3, "float32"),
-            records.Field("c", 1, scalar=True),
+            tfrecord.Field("a", 5),
+            tfrecord.Field("b", 3, "float32"),
+            tfrecord.Field("c", 1, scalar=True),
         )
     )
     data = schema.encode({"a": numbers, "b": [0.5], "c": [7]})
@@ -72,8 +72,8 @@ def test_tensorflow_reads_our_files_and_we_read_its(tmp_path):
     with tf.io.TFRecordWriter(str(tmp_path / "theirs")) as writer:
         for data in expected:
             writer.write(data)
-    assert list(records.read_records(str(tmp_path / "theirs"))) == expected
-    assert records.count_records([ours, str(tmp_path / "theirs")]) == 10
+    assert list(tfrecord.read_records(str(tmp_path / "theirs"))) == expected
+    assert tfrecord.count_records([ours, str(tmp_path / "theirs")]) == 10
 
 
 @pytest.mark.parametrize(
@@ -91,8 +91,8 @@ def test_damage_is_named_by_file_and_record(tmp_path, change, message):
     path = tmp_path / "data"
     write(path, 3)
     path.write_bytes(change(path.read_bytes()))
-    assert message in records.first_damage([str(path)])
-    assert str(path) in records.first_damage([str(path)])
+    assert message in tfrecord.first_damage([str(path)])
+    assert str(path) in tfrecord.first_damage([str(path)])
 
 
 @pytest.mark.parametrize(
@@ -113,35 +113,35 @@ def test_damage_is_named_by_file_and_record(tmp_path, change, message):
 def test_data_is_checked_against_the_flags(tmp_path, made, asked, note, message):
     path = write(tmp_path / "data", 2)
     if note:
-        (tmp_path / "data.json").write_text(records.note_text(note))
+        (tmp_path / "data.json").write_text(tfrecord.note_text(note))
     with pytest.raises(UserError, match=message):
-        records.check_data([path], records.classification_schema(asked), 10)
+        tfrecord.check_data([path], tfrecord.classification_schema(asked), 10)
 
 
 def test_data_without_a_note_is_checked_by_its_first_record(tmp_path):
     path = write(tmp_path / "data", 2)
-    records.check_data([path], SCHEMA, 2)
+    tfrecord.check_data([path], SCHEMA, 2)
     with pytest.raises(UserError, match="token id 1, but the model's config says 1 entries"):
-        records.check_data([path], SCHEMA, 1)
+        tfrecord.check_data([path], SCHEMA, 1)
     with pytest.raises(UserError, match="no 'masked_lm_positions'.*made for another stage"):
-        records.check_data([path], records.pretraining_schema(8, 2), 10)
+        tfrecord.check_data([path], tfrecord.pretraining_schema(8, 2), 10)
     (tmp_path / "empty").write_bytes(b"")
     with pytest.raises(UserError, match="empty; expected TFRecord data"):
-        records.check_data([str(tmp_path / "empty")], SCHEMA, 10)
+        tfrecord.check_data([str(tmp_path / "empty")], SCHEMA, 10)
     (tmp_path / "data.json").write_text("no json")
     with pytest.raises(UserError, match=r"data.json: not JSON"):
-        records.check_data([path], SCHEMA, 10)
+        tfrecord.check_data([path], SCHEMA, 10)
 
 
 def test_reading_once_loses_no_record(tmp_path):
     path = write(tmp_path / "data", 10)
-    plain = batches(path, records.Reading(repeat=False))
+    plain = batches(path, tfrecord.Reading(repeat=False))
     assert [len(batch["label_ids"]) for batch in plain] == [4, 4, 2]
-    static = batches(path, records.Reading(repeat=False, static_shapes=True))
+    static = batches(path, tfrecord.Reading(repeat=False, static_shapes=True))
     assert [batch["input_ids"].shape for batch in static] == [(4, 8)] * 3
     real = np.concatenate([batch["input_ids"][batch["is_real_example"] == 1] for batch in static])
     assert real[:, 0].tolist() == list(range(1, 11))
-    full = batches(write(tmp_path / "eight", 8), records.Reading(repeat=False, static_shapes=True))
+    full = batches(write(tmp_path / "eight", 8), tfrecord.Reading(repeat=False, static_shapes=True))
     assert len(full) == 2
 
 
@@ -150,7 +150,10 @@ def test_training_shuffles_all_records_in_each_pass_by_the_seed(tmp_path):
 
     def order(seed):
         read = batches(
-            path, records.Reading(repeat=True, shuffle_buffer=200, seed=seed), batch_size=50, take=8
+            path,
+            tfrecord.Reading(repeat=True, shuffle_buffer=200, seed=seed),
+            batch_size=50,
+            take=8,
         )
         return np.concatenate([batch["input_ids"][:, 0] for batch in read])
 
@@ -164,11 +167,11 @@ def test_training_shuffles_all_records_in_each_pass_by_the_seed(tmp_path):
 
 def test_batches_are_cut_after_their_longest_sequence(tmp_path):
     path = tmp_path / "data"
-    writer = records.RecordWriter(str(path))
+    writer = tfrecord.RecordWriter(str(path))
     for length in (2, 5, 3):
         writer.write(example(9, length))
     writer.close()
-    (batch,) = batches(str(path), records.Reading(repeat=False))
+    (batch,) = batches(str(path), tfrecord.Reading(repeat=False))
     assert (
         batch["input_ids"].shape
         == batch["input_mask"].shape

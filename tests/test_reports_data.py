@@ -13,14 +13,16 @@ import sys
 import pytest
 from conftest import run_stage
 
-import convert_checkpoint
 import tokenization
-from bert_toolkit import datasets, files, problems, tasks
-from bert_toolkit.data_flags import DataOptions
+from bert_toolkit import problems
+from bert_toolkit.commands import convert_checkpoint
 from bert_toolkit.errors import UserError
+from bert_toolkit.io import files
 from bert_toolkit.problems import MULTI, REGRESSION, SINGLE
+from bert_toolkit.tasks.classification import glue, task_data
+from bert_toolkit.tasks.classification.data_options import DataOptions
 
-TRAIN = datasets.Wanted(True, False, False)
+TRAIN = task_data.Wanted(True, False, False)
 
 
 def load(splits=TRAIN, **flags):
@@ -28,7 +30,7 @@ def load(splits=TRAIN, **flags):
     problems = options.data_problems()
     if problems:
         raise UserError("\n".join(problems))
-    return datasets.load(options.task(), options, splits, 0, [])
+    return task_data.load(options.task(), options, splits, 0, [])
 
 
 def load_own(path, data, **flags):
@@ -63,9 +65,9 @@ def load_task(directory, name, file, data):
     path = directory / file
     path.parent.mkdir(exist_ok=True, parents=True)
     path.write_bytes(data.encode() if isinstance(data, str) else data)
-    task = tasks.find(name)
+    task = glue.find(name)
     kinds = (file == task.train.file, file in [split.file for split in task.dev.values()])
-    splits = datasets.Wanted(*kinds, not any(kinds))
+    splits = task_data.Wanted(*kinds, not any(kinds))
     data = load(splits, task_name=name, data_dir=str(directory))
     rows = data.train or next(iter((*data.dev.values(), *data.test.values())))
     return [row[:4] for row in rows]
@@ -302,7 +304,7 @@ def test_whole_numbers_are_one_label_in_either_spelling(tmp_path):
     (tmp_path / "dev.csv").write_text("text,label\ncat,0\ndog,1.0\n")
     (tmp_path / "train.csv").write_text("text,label\ncat,0.0\ndog,1.0\nfox,0\n")
     data = load(
-        datasets.Wanted(True, True, False),
+        task_data.Wanted(True, True, False),
         train_file=str(tmp_path / "train.csv"),
         eval_file=str(tmp_path / "dev.csv"),
     )
@@ -322,12 +324,12 @@ def test_strings_among_lists_are_labels(tmp_path):
 def test_another_kind_than_the_model_s(tmp_path):
     path = tmp_path / "a.csv"
     load_own(path, "text,label\ncat,0\ndog,1\n")
-    datasets.store(str(tmp_path), load(train_file=str(path)))
+    task_data.store(str(tmp_path), load(train_file=str(path)))
     options = DataOptions(eval_file=str(path), problem_type=MULTI)
     message = "--problem_type=multi_label, but the model was trained for single_label; leave"
     with pytest.raises(UserError, match=message):
-        datasets.load(
-            options.task(), options, datasets.Wanted(False, True, False), 0, [str(tmp_path)]
+        task_data.load(
+            options.task(), options, task_data.Wanted(False, True, False), 0, [str(tmp_path)]
         )
 
 
@@ -339,7 +341,7 @@ def load_to_predict(file, data, monkeypatch, **flags):
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
     else:
         file.write_bytes(data)
-    splits = datasets.Wanted(False, False, True)
+    splits = task_data.Wanted(False, False, True)
     return load(splits, predict_file=str(file), labels=["a", "b"], problem_type=SINGLE, **flags)
 
 
@@ -401,7 +403,7 @@ def test_a_byte_order_mark_is_dropped_from_every_file(tmp_path, model_dir):
     (tmp_path / "task.json").write_text(
         '\ufeff{"problem_type": "single_label", "labels": ["a", "b"]}', encoding="utf-8"
     )
-    assert datasets.stored([str(tmp_path)]).labels == ("a", "b")
+    assert task_data.stored([str(tmp_path)]).labels == ("a", "b")
     convert_checkpoint.run(
         convert_checkpoint.Options(bert_dir=str(model_dir), output_dir=str(tmp_path / "hf"))
     )
@@ -425,13 +427,13 @@ def test_json_and_corpora_in_utf_16_are_named(tmp_path, encoding):
 def test_one_sentence_and_exit_code_1(tmp_path):
     (tmp_path / "train.tsv").write_text(MRPC_ROWS * 10)
     (tmp_path / "dev.tsv").write_text(MRPC_ROWS)
-    result = run_stage("run_baselines", "--task_name=mrpc", "--data_dir=.", cwd=tmp_path)
+    result = run_stage("baselines", "--task_name=mrpc", "--data_dir=.", cwd=tmp_path)
     assert result.returncode == 1
     assert result.stdout == ""
     assert re.fullmatch(r"error: ./train.tsv: no header, line 1 is a row: .*\n", result.stderr)
     (tmp_path / "little.tsv").write_text("cat\t0\ndog\t1\nfox\t0\nowl\t1\n")
     result = run_stage(
-        "run_baselines", "--train_file=little.tsv", "--noheader", "--eval_split=0.5", cwd=tmp_path
+        "baselines", "--train_file=little.tsv", "--noheader", "--eval_split=0.5", cwd=tmp_path
     )
     assert result.returncode == 1
     assert "error: train: no characters in a row that two of 2 texts share" in result.stderr

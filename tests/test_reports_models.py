@@ -12,16 +12,16 @@ from hypothesis import given, settings
 from safetensors.numpy import load_file, save_file
 
 import bert_toolkit
-import convert_checkpoint
-import export_model
-import extend_vocab
 import extract_features
 import run_classifier
 import run_pretraining
-from bert_toolkit import checkpoints, datasets, hugging_face, tokenizer_config, tokenizers
+from bert_toolkit.checkpoints import checkpoint_files, hugging_face
 from bert_toolkit.cli import ModelOptions
+from bert_toolkit.commands import convert_checkpoint, export_model, extend_vocab
 from bert_toolkit.errors import UserError
 from bert_toolkit.problems import MULTI, REGRESSION, SINGLE, Problem
+from bert_toolkit.tasks.classification import task_data
+from bert_toolkit.text import tokenizer_config, tokenizer_rules
 from modeling import BertConfig
 from tokenization import AddedToken, FullTokenizer
 
@@ -86,7 +86,7 @@ def rules_of(directory):
     vocab_file = next(
         directory / name for name in tokenizer_config.VOCABULARIES if (directory / name).exists()
     )
-    return tokenizers.rules(ModelOptions(), str(vocab_file)), str(vocab_file)
+    return tokenizer_rules.rules(ModelOptions(), str(vocab_file)), str(vocab_file)
 
 
 def ids_of(directory, text):
@@ -99,7 +99,7 @@ def hf_model(tmp_path):
     """A function (name, heads, problem) -> directory of the golden model in Hugging Face's layout."""
 
     def make(name="theirs", wanted="bert/", problem=None, outputs=0, vocab_size=4000):
-        weights = checkpoints.read(str(GOLDEN / "model/bert_model.ckpt"))
+        weights = checkpoint_files.read(str(GOLDEN / "model/bert_model.ckpt"))
         weights = {name: value for name, value in weights.items() if name.startswith(wanted)}
         table = "bert/embeddings/word_embeddings"
         weights[table] = np.resize(weights[table], [vocab_size, 32])
@@ -111,7 +111,12 @@ def hf_model(tmp_path):
         config.vocab_size = vocab_size
         directory = tmp_path / name
         hugging_face.write(
-            str(directory), config, weights, str(GOLDEN / "vocab.txt"), tokenizers.Rules(), problem
+            str(directory),
+            config,
+            weights,
+            str(GOLDEN / "vocab.txt"),
+            tokenizer_rules.Rules(),
+            problem,
         )
         (directory / "tokenizer_config.json").unlink()
         return directory
@@ -142,7 +147,7 @@ def test_tokens_that_are_whole(tmp_path, files, text, expected):
     assert tokenizer.tokenize_with_offsets(text)[0] == expected
     # The same directory in Google's layout has the published rules.
     google = write_files(tmp_path / "g", {"bert_config.json": {}, "vocab.txt": VOCAB_TXT["vocab.txt"]})  # fmt: skip
-    assert rules_of(google)[0] == tokenizers.Rules()
+    assert rules_of(google)[0] == tokenizer_rules.Rules()
     assert "[MASK]" not in FullTokenizer(str(google / "vocab.txt")).tokenize("[MASK]")
 
 
@@ -278,7 +283,7 @@ def test_rules_go_with_the_model(tmp_path, hf_model):
         assert ids_of(tmp_path / name, text) == expected
         assert (tmp_path / name / "vocab.txt").read_text().split() == ENTRIES
     rules, _ = rules_of(theirs)
-    assert tokenizer_config.from_note(json.loads(rules.to_json()), tokenizers.Rules()) == rules
+    assert tokenizer_config.from_note(json.loads(rules.to_json()), tokenizer_rules.Rules()) == rules
     (tmp_path / "words.txt").write_text("zymurgy\n")
     extend_vocab.run(
         extend_vocab.Options(
@@ -293,10 +298,10 @@ def test_rules_go_with_the_model(tmp_path, hf_model):
 def test_published_rules_are_written_as_ever():
     """Notes and directories of Google's models have the keys that they have always had."""
     keys = ["do_lower_case", "strip_accents", "tokenize_chinese_chars", "never_split"]
-    assert list(tokenizers.Rules().to_dict()) == keys
+    assert list(tokenizer_rules.Rules().to_dict()) == keys
     note = {"do_lower_case": False, "never_split": ["[MASK]"]}
-    theirs = tokenizers.Rules(added_tokens=(AddedToken("x", 9),), hugging_face=True)
-    assert tokenizer_config.from_note(note, theirs) == tokenizers.Rules(
+    theirs = tokenizer_rules.Rules(added_tokens=(AddedToken("x", 9),), hugging_face=True)
+    assert tokenizer_config.from_note(note, theirs) == tokenizer_rules.Rules(
         do_lower_case=False, never_split=("[MASK]",)
     )
     assert tokenizer_config.from_note({}, theirs) == theirs
@@ -319,7 +324,7 @@ def test_published_rules_are_written_as_ever():
 def test_casing_that_does_not_fit_the_vocabulary(tmp_path, caplog, entries, lower, message):
     path = tmp_path / "vocab.txt"
     path.write_text("".join(f"{entry}\n" for entry in entries))
-    tokenizers.load(str(path), tokenizers.Rules(do_lower_case=lower))
+    tokenizer_rules.load(str(path), tokenizer_rules.Rules(do_lower_case=lower))
     warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     if message is None:
         assert not warnings
@@ -370,10 +375,12 @@ def split_weights(directory):
 
 def test_weights_in_several_files(tmp_path, hf_model):
     directory = hf_model()
-    whole = checkpoints.read(str(directory / "model.safetensors"))
+    whole = checkpoint_files.read(str(directory / "model.safetensors"))
     split_weights(directory)
     for name in ("", "model.safetensors.index.json", "model-00002-of-00002.safetensors"):
-        found = checkpoints.read(checkpoints.find(str(directory / name), "init_checkpoint"))
+        found = checkpoint_files.read(
+            checkpoint_files.find(str(directory / name), "init_checkpoint")
+        )
         assert found.keys() == whole.keys()
         assert all(np.array_equal(found[key], whole[key]) for key in whole)
     assert bert_toolkit.Encoder(str(directory)).encode(["the word"]).shape == (1, 32)
@@ -541,7 +548,7 @@ def test_labels_that_cannot_be(tmp_path, config, message):
     config = {"architectures": ["BertForSequenceClassification"], **config}
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(UserError, match=message):
-        datasets.stored([str(tmp_path)])
+        task_data.stored([str(tmp_path)])
 
 
 @pytest.mark.parametrize(
@@ -552,7 +559,7 @@ def test_labels_and_kind_through_conversion(tmp_path, hf_model, problem):
     for number, to in enumerate(("google", "hugging_face", "google"), 1):
         names = {"bert_dir": str(tmp_path / f"{number - 1}"), "output_dir": str(tmp_path / f"{number}")}  # fmt: skip
         convert_checkpoint.run(convert_checkpoint.Options(**names, to=to))
-        assert datasets.stored([str(tmp_path / f"{number}")]) == problem
+        assert task_data.stored([str(tmp_path / f"{number}")]) == problem
     answers = [
         bert_toolkit.TextClassifier(str(tmp_path / f"{number}")).predict(["the word"])
         for number in (0, 1)

@@ -14,15 +14,15 @@ import tensorflow.compat.v1 as tf
 from conftest import GOLDEN, ROOT, run_stage
 
 import bert_toolkit
-import convert_checkpoint
 import create_pretraining_data
-import export_model
-import extend_vocab
 import extract_features
 import run_classifier
 import run_pretraining
-from bert_toolkit import cluster, records, training_notes
+from bert_toolkit.checkpoints import training_notes
+from bert_toolkit.commands import convert_checkpoint, export_model, extend_vocab
 from bert_toolkit.errors import UserError
+from bert_toolkit.io import tfrecord
+from bert_toolkit.training import cluster
 
 # --- A vocabulary of the same size, in another order ---
 
@@ -204,7 +204,7 @@ def test_pretraining_data_of_another_vocabulary(tmp_path, pretraining_data, mode
     # Where the vocabulary that the data was made with is gone, its digest is there.
     note_file = tmp_path / "pretrain.tfrecord.json"
     note = json.loads(note_file.read_text())
-    note_file.write_text(records.note_text({**note, "vocab_file": "gone.txt"}))
+    note_file.write_text(tfrecord.note_text({**note, "vocab_file": "gone.txt"}))
     with pytest.raises(UserError, match=message):
         pretrain(tmp_path, pretraining_data, own, do_train=True)
     pretrain(tmp_path, pretraining_data, model_dir, do_train=True)
@@ -494,7 +494,7 @@ def test_instances_of_the_documented_flags_are_the_published_ones(tmp_path, text
     result = run_stage("create_pretraining_data", flags)
     assert result.returncode == 0, result.stderr
     published, ours = (
-        [tf.train.Example.FromString(record) for record in records.read_records(str(path))]
+        [tf.train.Example.FromString(record) for record in tfrecord.read_records(str(path))]
         for path in (expected, found)
     )
     assert len(ours) == len(published) > 20
@@ -555,7 +555,7 @@ def test_a_python_caller_is_told_of_arguments(tmp_path, model_dir):
 
 COMMANDS = (
     "build_vocab convert_checkpoint create_pretraining_data export_model extend_vocab"
-    " extract_features run_baselines run_classifier run_pretraining"
+    " extract_features baselines run_classifier run_pretraining"
 ).split()
 
 
@@ -613,6 +613,6 @@ def test_baselines_name_the_program_that_has_the_flags(tmp_path):
     rows = [*["good text\t1"] * 40, *["bad text\t0"] * 3]
     (tmp_path / "train.tsv").write_text("\n".join(["sentence\tlabel", *rows]) + "\n")
     flags = {"train_file": tmp_path / "train.tsv", "eval_split": 0.4}
-    result = run_stage("run_baselines", flags)
+    result = run_stage("baselines", flags)
     assert result.returncode == 0, result.stderr
     assert "--class_weights=balanced or --oversample of run_classifier may help" in result.stderr

@@ -5,9 +5,10 @@ import pytest
 from scipy import stats
 from sklearn import metrics
 
-from bert_toolkit import calibration, problems, scores
+from bert_toolkit import problems
 from bert_toolkit.errors import UserError
 from bert_toolkit.problems import MULTI, REGRESSION, SINGLE, Problem
+from bert_toolkit.tasks.classification import calibration, scores
 
 RANDOM = np.random.RandomState(0)
 BINARY = Problem(SINGLE, ("no", "yes"))

@@ -15,8 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import create_pretraining_data as stage
-from bert_toolkit import corpus, files, forecast, records
 from bert_toolkit.errors import UserError
+from bert_toolkit.io import files, tfrecord
+from bert_toolkit.pretraining import corpus, forecast
 
 CORPUS, VOCAB = GOLDEN / "corpus.txt", GOLDEN / "vocab.txt"
 
@@ -116,13 +117,13 @@ def test_shards_repetitions_and_seeds_differ(tmp_path):
     (tmp_path / "twice.txt").write_text("a b c d e f g\n\nh i j k l m n\n")
     stage.run(options(tmp_path, input_file=str(tmp_path / "twice.txt"), num_shards=2))
     for name in digests(tmp_path / "out"):
-        instances = list(records.read_records(str(tmp_path / "out" / name)))
+        instances = list(tfrecord.read_records(str(tmp_path / "out" / name)))
         assert len(instances) == len(set(instances))
 
 
 def test_notes_of_shards_count_their_own(tmp_path):
     summary = stage.run(options(tmp_path))
-    notes = [records.read_note(str(tmp_path / "out" / name)) for name in digests(tmp_path / "out")]
+    notes = [tfrecord.read_note(str(tmp_path / "out" / name)) for name in digests(tmp_path / "out")]
     assert [note["shard"] for note in notes] == [0, 1, 2]
     assert sum(note["records"] for note in notes) == summary.instances
     assert sum(note["summary"]["documents"] for note in notes) == 24

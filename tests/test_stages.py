@@ -17,9 +17,9 @@ from conftest import GOLDEN, ROOT, run_stage
 import extract_features
 import run_classifier
 import run_pretraining
-from bert_toolkit import vectors
 from bert_toolkit.errors import UserError
-from bert_toolkit.estimator_api import PREDICT
+from bert_toolkit.features import vectors
+from bert_toolkit.training.estimator_api import PREDICT
 
 # Lines of TensorFlow or absl rather than of ours.
 NOISE = re.compile(

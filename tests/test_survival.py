@@ -13,7 +13,7 @@ from conftest import GOLDEN, ROOT
 
 import create_pretraining_data
 import run_pretraining
-from bert_toolkit import checkpoints
+from bert_toolkit.checkpoints import checkpoint_files
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def steps_in(out):
 def weights_of(out):
     return {
         name: tf.train.load_variable(str(out), name)
-        for name in checkpoints.shapes(tf.train.latest_checkpoint(str(out)))
+        for name in checkpoint_files.shapes(tf.train.latest_checkpoint(str(out)))
     }
 
 

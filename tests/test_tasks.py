@@ -1,8 +1,8 @@
 import pytest
 
-from bert_toolkit import datasets, tasks
-from bert_toolkit.data_flags import DataOptions
 from bert_toolkit.errors import UserError
+from bert_toolkit.tasks.classification import glue, task_data
+from bert_toolkit.tasks.classification.data_options import DataOptions
 
 
 def row(columns, **cells):
@@ -32,8 +32,8 @@ LAYOUTS = {
 def read(name, split, directory, **flags):
     """Returns the examples of the main file of a split."""
     options = DataOptions(task_name=name, data_dir=str(directory), **flags)
-    wanted = datasets.Wanted(*(split == name for name in ("train", "dev", "test")))
-    data = datasets.load(tasks.find(name), options, wanted, 0, [])
+    wanted = task_data.Wanted(*(split == name for name in ("train", "dev", "test")))
+    data = task_data.load(glue.find(name), options, wanted, 0, [])
     return data.train if split == "train" else getattr(data, split)[""]
 
 
@@ -77,8 +77,8 @@ def test_blank_lines_are_left_out_and_told(tmp_path, caplog):
 
 
 def test_unknown_tasks():
-    assert tasks.find("MRPC") is tasks.TASKS["mrpc"]
+    assert glue.find("MRPC") is glue.TASKS["mrpc"]
     with pytest.raises(
         UserError, match=r"--task_name=mnly: unknown task. Known: cola, .*\. Did you mean mnli\?"
     ):
-        tasks.find("mnly")
+        glue.find("mnly")

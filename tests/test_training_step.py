@@ -10,10 +10,13 @@ from conftest import GOLDEN
 import modeling
 import optimization
 import run_pretraining
-from bert_toolkit import checkpoints, classifier_network, records, training_step
-from bert_toolkit.engine import DEFAULT_ENGINE
+from bert_toolkit.checkpoints import checkpoint_files
+from bert_toolkit.compute import DEFAULT_ENGINE
 from bert_toolkit.errors import UserError
+from bert_toolkit.io import tfrecord
 from bert_toolkit.problems import SINGLE, Problem
+from bert_toolkit.tasks.classification import classifier_network
+from bert_toolkit.training import training_step
 
 BINARY = Problem(SINGLE, ("0", "1"))
 CONFIG = modeling.BertConfig.from_json_file(str(GOLDEN / "model/bert_config.json"))
@@ -30,7 +33,7 @@ def train(kind, training=PLAIN, dropout=0.0, **engine):
     one_order = tf.ConfigProto(inter_op_parallelism_threads=1)
     with tf.Graph().as_default(), tf.Session(config=one_order) as session:
         tf.set_random_seed(7)
-        names = [field.name for field in records.pretraining_schema(128, 20).fields]
+        names = [field.name for field in tfrecord.pretraining_schema(128, 20).fields]
         features = {name: tf.constant(batch[name]) for name in names}
         network = run_pretraining.network(config, True, engine)
         if kind == "classify":
@@ -38,9 +41,9 @@ def train(kind, training=PLAIN, dropout=0.0, **engine):
             features["is_real_example"] = tf.ones([8], tf.int32)
             network = classifier_network.network(config, BINARY, engine)
         step = training_step.make(network, features, training)
-        weights = checkpoints.Weights(str(GOLDEN / "model/bert_model.ckpt"), "golden")
+        weights = checkpoint_files.Weights(str(GOLDEN / "model/bert_model.ckpt"), "golden")
         variables = tf.trainable_variables()
-        checkpoints.restore_at_start(weights, checkpoints.fit(weights, variables))
+        checkpoint_files.restore_at_start(weights, checkpoint_files.fit(weights, variables))
         session.run([tf.global_variables_initializer(), tf.local_variables_initializer()])
         values = [session.run([step.values, step.operation])[0] for _ in range(STEPS)]
         slots = {variable.op.name for variable in tf.global_variables()}

@@ -10,8 +10,8 @@ import tensorflow.compat.v1 as tf
 from conftest import ROOT, run_stage
 
 import extract_features
-from bert_toolkit import vectors as vectors_module
 from bert_toolkit.errors import UserError
+from bert_toolkit.features import vectors as vectors_module
 
 LINES = "In the beginning\nthe word ||| was with God\nand the earth was without form and void\n"
 

@@ -9,11 +9,10 @@ import pytest
 import tensorflow.compat.v1 as tf
 from conftest import GOLDEN, ROOT, run_stage
 
-import build_vocab
-import extend_vocab
 import extract_features
 import tokenization
-from bert_toolkit import checkpoints
+from bert_toolkit.checkpoints import checkpoint_files
+from bert_toolkit.commands import build_vocab, extend_vocab
 from bert_toolkit.errors import UserError
 
 CORPUS = str(GOLDEN / "corpus.txt")
@@ -137,8 +136,8 @@ def test_words_fill_unused_entries_and_then_new_rows(tmp_path, with_unused, capl
         4000,
         before.vocab["the"],
     ]
-    old = checkpoints.read(str(with_unused / "bert_model.ckpt"))
-    new = checkpoints.read(str(directory / "bert_model.ckpt"))
+    old = checkpoint_files.read(str(with_unused / "bert_model.ckpt"))
+    new = checkpoint_files.read(str(directory / "bert_model.ckpt"))
     assert sorted(old) == sorted(new)
     for name in (extend_vocab.EMBEDDINGS, extend_vocab.OUTPUT_BIAS):
         assert len(new[name]) == 4001
@@ -193,5 +192,5 @@ def test_mistakes_in_extending(tmp_path, with_unused):
 
 
 def test_building_does_not_import_tensorflow():
-    code = "import sys, build_vocab; sys.exit('tensorflow' in sys.modules)"
+    code = "import sys, bert_toolkit.commands.build_vocab; sys.exit('tensorflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

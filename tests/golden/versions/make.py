@@ -98,11 +98,12 @@ def main():
     """Writes the archive."""
     import tensorflow as tf
 
-    import export_model
     import run_pretraining
-    from bert_toolkit import Encoder, model_fns
+    from bert_toolkit import Encoder
+    from bert_toolkit.commands import export_model
+    from bert_toolkit.training import model_functions
 
-    model_fns.STEPS_BETWEEN_LINES = 1
+    model_functions.STEPS_BETWEEN_LINES = 1
     version = ".".join(tf.__version__.split(".")[:2])
     directory = pathlib.Path(tempfile.mkdtemp()) / version
     directory.mkdir()

@@ -1,0 +1,1 @@
+"""Weights and the files beside them, in every layout: read, compared, written."""

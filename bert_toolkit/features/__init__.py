@@ -1,0 +1,1 @@
+"""Vectors of tokens, words and lines, and the files they are written to."""

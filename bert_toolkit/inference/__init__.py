@@ -1,0 +1,1 @@
+"""Models from Python: texts in, vectors and labels out."""

@@ -1,0 +1,1 @@
+"""Files of all kinds: text, tables, TFRecord; progress and worker processes."""

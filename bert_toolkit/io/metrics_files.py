@@ -1,0 +1,28 @@
+"""What stages report: metrics as text and JSON."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from absl import logging
+
+from bert_toolkit.io import files
+
+
+def write_metrics(stem: str, metrics: Mapping[str, Any]) -> None:
+    """Writes metrics to `stem`.txt ("name = value", as published) and `stem`.json; shows them."""
+    plain = {
+        name: value.item() if isinstance(value, np.generic) else value
+        for name, value in metrics.items()
+    }
+    names = sorted(plain)
+    files.write_text(f"{stem}.txt", "".join(f"{name} = {metrics[name]}\n" for name in names))
+    files.write_text(
+        f"{stem}.json", json.dumps({name: plain[name] for name in names}, indent=2) + "\n"
+    )
+    shown = [
+        f"{name} {plain[name]:.4f}" if isinstance(plain[name], float) else f"{name} {plain[name]}"
+        for name in names
+    ]
+    logging.info("%s.txt: %s", stem, ", ".join(shown))

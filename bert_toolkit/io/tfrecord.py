@@ -1,0 +1,569 @@
+"""The contract between stages: TFRecord files of tf.train.Example, and a JSON note beside each.
+
+One `Schema` a data set writes records, parses them, checks files made elsewhere and feeds an
+Estimator. Writing and checking do without TensorFlow, so that data workers start at once.
+"""
+
+import array
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import json
+import os
+import struct
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import IO, Any, Optional, Union
+
+import google_crc32c
+import numpy as np
+
+from bert_toolkit.errors import UserError
+from bert_toolkit.io import files
+
+
+@dataclasses.dataclass(frozen=True)
+class Field:
+    """One feature of a record.
+
+    Attributes:
+      name: its key in the Example.
+      length: how many values a record holds; shorter values are padded with zeros.
+      dtype: "int64" or "float32".
+      scalar: parse to shape [B] rather than [B, length].
+      per_position: runs along the sequence, and can be cut where all of a batch is padding.
+      flag: the flag that decides `length`, for messages.
+      default: what a record without this feature means; None if it must be there.
+    """
+
+    name: str
+    length: int
+    dtype: str = "int64"
+    scalar: bool = False
+    per_position: bool = False
+    flag: Optional[str] = None
+    default: Optional[int] = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Schema:
+    """The features of one kind of data set."""
+
+    fields: tuple[Field, ...]
+
+    def encode(self, values: Mapping[str, Sequence]) -> bytes:
+        """Returns a serialized tf.train.Example of `values`, padded with zeros to their lengths.
+
+        Numbers below 128 may come as bytes, which is quicker. What comes as bytes or as a tuple is
+        remembered: many records share it.
+        """
+        entries = []
+        for field in self.fields:
+            value = values[field.name]
+            encode = _remembered_map_entry if isinstance(value, (bytes, tuple)) else _map_entry
+            entries.append(encode(field, value))
+        return _message(1, b"".join(entries))
+
+    def parse(self, serialized: Any) -> dict[str, Any]:
+        """Parses serialized Examples, string [B], to int32 and float32 [B, length] or [B]."""
+        import tensorflow.compat.v1 as tf
+
+        specs = {
+            field.name: tf.io.FixedLenFeature(
+                [] if field.scalar else [field.length], tf.as_dtype(field.dtype), field.default
+            )
+            for field in self.fields
+        }
+        parsed = tf.io.parse_example(serialized, specs)
+        # TPUs compute with int32 only.
+        return {
+            name: tf.cast(value, tf.int32) if value.dtype == tf.int64 else value
+            for name, value in parsed.items()
+        }
+
+    def filler(self) -> bytes:
+        """Returns a record of zeros, which fills the last batch where shapes are static."""
+        return self.encode({field.name: [] for field in self.fields})
+
+
+def pretraining_schema(
+    max_seq_length: int,
+    max_predictions_per_seq: int,
+    static_masks: bool = True,
+    whole_words: bool = False,
+) -> Schema:
+    """The features of a pretraining instance, as published.
+
+    Without static masks there is nothing about masked tokens: `dynamic_masks` adds it while
+    training. For masking whole words it needs to know where they start.
+    """
+    along = {"flag": "max_seq_length", "per_position": True}
+    predictions = {"flag": "max_predictions_per_seq"}
+    sequence = [
+        Field("input_ids", max_seq_length, **along),  # type: ignore[arg-type]
+        Field("input_mask", max_seq_length, **along),  # type: ignore[arg-type]
+        Field("segment_ids", max_seq_length, **along),  # type: ignore[arg-type]
+    ]
+    masks = [
+        Field("masked_lm_positions", max_predictions_per_seq, **predictions),  # type: ignore[arg-type]
+        Field("masked_lm_ids", max_predictions_per_seq, **predictions),  # type: ignore[arg-type]
+        Field("masked_lm_weights", max_predictions_per_seq, "float32", **predictions),  # type: ignore[arg-type]
+    ]
+    if not static_masks:
+        masks = [Field("word_starts", max_seq_length, **along)] if whole_words else []  # type: ignore[arg-type]
+    return Schema((*sequence, *masks, Field("next_sentence_labels", 1)))
+
+
+def classification_schema(max_seq_length: int) -> Schema:
+    """The features of a labelled example, as published."""
+    along = {"flag": "max_seq_length", "per_position": True}
+    return Schema(
+        (
+            Field("input_ids", max_seq_length, **along),  # type: ignore[arg-type]
+            Field("input_mask", max_seq_length, **along),  # type: ignore[arg-type]
+            Field("segment_ids", max_seq_length, **along),  # type: ignore[arg-type]
+            Field("label_ids", 1, scalar=True),
+            Field("is_real_example", 1, scalar=True, default=1),
+        )
+    )
+
+
+# --- Protocol buffers by hand: tf.train.Example needs three kinds of field ---
+
+
+def _varint(number: int) -> bytes:
+    encoded = bytearray()
+    while number > 127:
+        encoded.append(number & 127 | 128)
+        number >>= 7
+    encoded.append(number)
+    return bytes(encoded)
+
+
+class _Varints(dict):
+    """number -> its encoding, filled as numbers come; ids repeat, and a look-up beats encoding."""
+
+    def __missing__(self, number: int) -> bytes:
+        self[number] = encoded = _varint(number)
+        return encoded
+
+
+_VARINTS = _Varints()
+
+
+def _tag(field_number: int) -> bytes:
+    """The tag of a length-delimited field (wire type 2)."""
+    return _varint(field_number << 3 | 2)
+
+
+def _message(field_number: int, payload: bytes) -> bytes:
+    return _tag(field_number) + _varint(len(payload)) + payload
+
+
+def _map_entry(field: Field, values: Sequence) -> bytes:
+    """Encodes an entry of Features.feature: the key, then a Feature with a list of values.
+
+    Small numbers may come as bytes, which is how they are encoded.
+    """
+    padding = field.length - len(values)
+    if field.dtype == "float32":
+        packed = array.array("f", values).tobytes() + b"\0\0\0\0" * padding
+    elif isinstance(values, bytes):
+        packed = values + b"\0" * padding
+    else:
+        packed = b"".join(map(_VARINTS.__getitem__, values)) + b"\0" * padding
+    key, feature_tag = _key_and_tag(field.name, field.dtype)
+    # From the inside out: the list of values, the Feature, the entry's value, the entry.
+    length = _VARINTS[len(packed)]
+    feature_length = _VARINTS[1 + len(length) + len(packed)]
+    feature_size = 1 + len(feature_length) + 1 + len(length) + len(packed)
+    value_length = _VARINTS[feature_size]
+    entry_length = _VARINTS[len(key) + 1 + len(value_length) + feature_size]
+    return b"".join(
+        (b"\x0a", entry_length, key, b"\x12", value_length)
+        + (feature_tag, feature_length, b"\x0a", length, packed)
+    )
+
+
+_remembered_map_entry = functools.lru_cache(maxsize=8192)(_map_entry)
+
+
+@functools.cache
+def _key_and_tag(name: str, dtype: str) -> tuple[bytes, bytes]:
+    return _message(1, name.encode()), _tag(2 if dtype == "float32" else 3)
+
+
+def example(values: Mapping[str, Union[np.ndarray, Sequence[bytes]]]) -> bytes:
+    """Returns a serialized tf.train.Example of arrays, flattened, and lists of byte strings.
+
+    Arrays of float32 become a float_list, those of whole numbers not below 0 an int64_list.
+    """
+    return _message(1, b"".join(_example_entry(name, value) for name, value in values.items()))
+
+
+def _example_entry(name: str, value: Union[np.ndarray, Sequence[bytes]]) -> bytes:
+    if not isinstance(value, np.ndarray):
+        feature = _message(1, b"".join(_message(1, item) for item in value))
+    elif value.dtype.kind == "f":
+        feature = _message(2, _message(1, value.astype("<f4", copy=False).tobytes()))
+    else:
+        packed = b"".join(map(_VARINTS.__getitem__, value.ravel().tolist()))
+        feature = _message(3, _message(1, packed))
+    return _message(1, _message(1, name.encode()) + _message(2, feature))
+
+
+# --- TFRecord files ---
+
+FRAME_BYTES = 16  # length and checksums around each record
+
+
+def _masked_crc(data: bytes) -> int:
+    crc = google_crc32c.value(data)
+    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
+
+
+class RecordWriter:
+    """Writes a TFRecord file; `path` should be one of `files.replacing`. A context manager."""
+
+    def __init__(self, path: str):
+        self._writer: IO[bytes] = files.open_binary(path, "wb")
+        self.records = 0
+        self.bytes = 0
+
+    def write(self, data: bytes) -> None:
+        """Appends one record."""
+        length = struct.pack("<Q", len(data))
+        record = b"".join(
+            (
+                length,
+                struct.pack("<I", _masked_crc(length)),
+                data,
+                struct.pack("<I", _masked_crc(data)),
+            )
+        )
+        self._writer.write(record)
+        self.records += 1
+        self.bytes += len(record)
+
+    def close(self) -> None:
+        """Ends the file."""
+        self._writer.close()
+
+    def __enter__(self) -> "RecordWriter":
+        return self
+
+    def __exit__(self, error_type, error, traceback) -> None:
+        # What failed is told already; that the rest cannot be written either is no news.
+        with contextlib.suppress(OSError) if error_type else contextlib.nullcontext():
+            self.close()
+
+
+def read_records(path: str) -> Iterator[bytes]:
+    """Yields the records of a TFRecord file.
+
+    Raises:
+      UserError: the file is cut short or damaged; names the record.
+    """
+    number = 0
+    with files.open_binary(path, "rb") as reader, files.io_errors(path):
+        while header := reader.read(12):
+            number += 1
+            if len(header) == 12 and struct.unpack("<I", header[8:])[0] == _masked_crc(header[:8]):
+                (length,) = struct.unpack("<Q", header[:8])
+                data, footer = reader.read(length), reader.read(4)
+                if len(footer) == 4 and struct.unpack("<I", footer)[0] == _masked_crc(data):
+                    yield data
+                    continue
+                found = "cut short" if len(footer) < 4 else "damaged (its checksum does not fit)"
+            else:
+                found = "not a TFRecord file" if number == 1 else "cut short or damaged"
+            raise UserError(f"{path} record {number}: {found}; make the file again")
+
+
+def first_damage(paths: Iterable[str]) -> Optional[str]:
+    """Returns a sentence that names the first record that cannot be read; None if all can."""
+    try:
+        for path in paths:
+            for _ in read_records(path):
+                pass
+    except UserError as error:
+        return str(error)
+    return None
+
+
+def count_records(paths: Iterable[str]) -> int:
+    """Returns how many records the files hold: from the notes beside them, else by reading."""
+    count = 0
+    for path in paths:
+        note = read_note(path)
+        count += (
+            note["records"] if note and "records" in note else sum(1 for _ in read_records(path))
+        )
+    return count
+
+
+# --- The note beside a data set: how it was made ---
+
+
+def note_path(path: str) -> str:
+    """Returns where the note of a TFRecord file lies."""
+    return f"{path}.json"
+
+
+def note_text(note: Mapping[str, Any]) -> str:
+    """Returns a note as JSON text."""
+    return json.dumps(note, indent=2) + "\n"
+
+
+def read_note(path: str) -> Optional[dict[str, Any]]:
+    """Returns the note beside a TFRecord file, or None if there is none."""
+    if not files.exists(note_path(path)):
+        return None
+    try:
+        return json.loads(files.read_text(note_path(path)))
+    except ValueError as error:
+        raise UserError(
+            f"{note_path(path)}: not JSON ({error}); remove it or make the data again"
+        ) from None
+
+
+def lengths(path: str) -> dict[str, int]:
+    """Returns flag -> the length that it decided, as the first record of pretraining data has it.
+
+    Raises:
+      UserError: there is no record that can be read.
+    """
+    features = _first_record(path)
+    return {
+        field.flag: _length(features[field.name])
+        for field in pretraining_schema(1, 1).fields
+        if field.flag and field.name in features
+    }
+
+
+def check_data(
+    paths: Sequence[str],
+    schema: Schema,
+    vocab_size: int,
+    chosen_by: Optional[Mapping[str, str]] = None,
+) -> None:
+    """Checks that TFRecord files fit the schema and the model, before anything is computed.
+
+    The note beside a file is compared with the flags behind the schema; without a note, the first
+    record is looked at.
+
+    Args:
+      paths: the files.
+      schema: what is expected.
+      vocab_size: of the model.
+      chosen_by: flag -> the file that its length was taken from, where the flag was not given.
+
+    Raises:
+      UserError: naming the file, what it was made with and the flag or file that differs.
+    """
+    counts = []  # of the records; a shard may be empty, but not all
+    for path in paths:
+        note = read_note(path)
+        counts.append(1 if note is None else note.get("records", 1))
+        if note is None:
+            _check_first_record(path, schema, vocab_size, chosen_by)
+            continue
+        for field in schema.fields:
+            made_with = note.get(field.flag) if field.flag else None
+            if made_with is not None:
+                found = f"{path} was made with {made_with}"
+                _check_length(field, made_with, found, chosen_by)
+        if note.get("vocab_size", 0) > vocab_size:
+            raise UserError(
+                f"{path} was made with a vocabulary of {note['vocab_size']:,} entries, but the"
+                f" model's config says {vocab_size:,}. Make the data with the model's own"
+                " vocabulary."
+            )
+        if note.get("bytes", files.size(path)) != files.size(path):
+            raise UserError(
+                f"{path}: {files.size(path):,} bytes, but {note_path(path)} says {note['bytes']:,};"
+                " it was cut short or replaced: copy it again or make it again"
+            )
+    if sum(counts) == 0:
+        raise UserError(f"{paths[0]}: holds no record; make it again")
+
+
+def _check_length(
+    field: Field, length: int, found: str, chosen_by: Optional[Mapping[str, str]]
+) -> None:
+    """Raises a UserError unless a field has its length; `found` says what it was made with."""
+    if length == field.length:
+        return
+    source = (chosen_by or {}).get(field.flag or "")
+    if source:  # a flag that was not given is no help
+        raise UserError(
+            f"{source} was made with --{field.flag}={field.length}, but {found}; leave one of them"
+            " out, or make it again with the flags of the other"
+        )
+    raise UserError(
+        f"--{field.flag}={field.length}, but {found}. Pass --{field.flag}={length} or make the data"
+        " again."
+    )
+
+
+def _first_record(path: str) -> Mapping[str, Any]:
+    """Returns the features of a file's first record, by name."""
+    import tensorflow.compat.v1 as tf
+
+    data = next(read_records(path), None)
+    if data is None:
+        raise UserError(f"{path}: empty; expected TFRecord data, as an earlier stage writes it")
+    try:
+        return tf.train.Example.FromString(data).features.feature
+    except Exception:
+        raise UserError(
+            f"{path} record 1: not a tf.train.Example; expected data of an earlier stage"
+        ) from None
+
+
+def _length(feature: Any) -> int:
+    return len(feature.int64_list.value or feature.float_list.value)
+
+
+def _check_first_record(
+    path: str, schema: Schema, vocab_size: int, chosen_by: Optional[Mapping[str, str]]
+) -> None:
+    features = _first_record(path)
+    for field in schema.fields:
+        if field.name not in features and field.default is None:
+            raise UserError(
+                f"{path}: its records have no {field.name!r}, only {', '.join(sorted(features))};"
+                f" was it made for another stage, or is its note {note_path(path)} missing?"
+            )
+        length = _length(features[field.name])
+        if field.flag:
+            found = f"{field.name} in {path} has {length} values"
+            _check_length(field, length, found, chosen_by)
+    largest = max(features["input_ids"].int64_list.value)
+    if largest >= vocab_size:
+        raise UserError(
+            f"{path} record 1: token id {largest:,}, but the model's config says {vocab_size:,}"
+            " entries. Make the data with the model's own vocabulary."
+        )
+
+
+# --- Feeding an Estimator ---
+
+
+@dataclasses.dataclass(frozen=True)
+class Reading:
+    """How an input function goes through its files.
+
+    Attributes:
+      repeat: without end, in a new seeded order every time (training); else once, in file order.
+      shuffle_buffer: records among which the next is drawn.
+      seed: of the order.
+      skip: records to leave out at the start, when repeating; a multiple of the batch size.
+      static_shapes: every batch has the same shape, as TPUs need: no cut of padding; when reading
+        once, the last batch is filled with records of zeros.
+    """
+
+    repeat: bool
+    shuffle_buffer: int = 0
+    seed: Optional[int] = None
+    skip: int = 0
+    static_shapes: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class RecordInput:
+    """An Estimator's input function over TFRecord files.
+
+    `transform`, if given, is a dataclass with a seed; called with the number of each batch, int64,
+    and its features, it returns the features that the model gets.
+    """
+
+    paths: Sequence[str]
+    schema: Schema
+    reading: Reading
+    transform: Any = None
+
+    def reseeded(self, offset: int) -> "RecordInput":
+        """Returns the same input in another order."""
+        reading = dataclasses.replace(self.reading, seed=(self.reading.seed or 0) + offset)
+        transform = self.transform
+        if transform is not None:
+            transform = dataclasses.replace(transform, seed=transform.seed + offset)
+        return dataclasses.replace(self, reading=reading, transform=transform)
+
+    def skipping(self, records: int) -> "RecordInput":
+        """Returns the same input without its first records."""
+        return dataclasses.replace(self, reading=dataclasses.replace(self.reading, skip=records))
+
+    def fingerprint(self, batch_size: int) -> str:
+        """Returns a name for what is read and how: a place in one input is none in another."""
+        data = [(os.path.basename(path), files.size(path)) for path in self.paths]
+        how = (data, self.schema, self.reading, self.transform, batch_size)
+        return hashlib.sha256(repr(how).encode()).hexdigest()[:12]
+
+    def __call__(self, params: Mapping[str, Any], input_context: Any = None) -> Any:
+        """Returns a tf.data.Dataset of batches: features by name, each [B, ...]."""
+        import tensorflow.compat.v1 as tf
+
+        reading, batch_size = self.reading, params["batch_size"]
+        records = (
+            _repeated_records(self.paths, reading, input_context)
+            if reading.repeat
+            else _all_records(self.paths)
+        )
+        if reading.static_shapes and not reading.repeat:
+            # With batch size - 1 more records, dropping the remainder drops nothing but filling.
+            filling = tf.data.Dataset.from_tensors(self.schema.filler()).repeat(batch_size - 1)
+            records = records.concatenate(filling)
+        batches = records.batch(batch_size, drop_remainder=reading.static_shapes)
+        parsed = batches.map(self.schema.parse, num_parallel_calls=tf.data.AUTOTUNE)
+        if not reading.static_shapes:
+            parsed = parsed.map(lambda features: cut_padding(features, self.schema))
+        if self.transform is not None:
+            replicas = input_context.num_replicas_in_sync if input_context is not None else 1
+            numbered = parsed.enumerate(reading.skip // (batch_size * replicas))
+            parsed = numbered.map(self.transform, num_parallel_calls=tf.data.AUTOTUNE)
+        return parsed.prefetch(tf.data.AUTOTUNE)
+
+
+def _all_records(paths: Sequence[str]):
+    import tensorflow.compat.v1 as tf
+
+    return tf.data.TFRecordDataset(list(paths))
+
+
+def _repeated_records(paths: Sequence[str], reading: Reading, input_context):
+    """Every record of every file in each pass; files interleaved and records shuffled, seeded."""
+    import tensorflow.compat.v1 as tf
+
+    names = tf.data.Dataset.from_tensor_slices(list(paths))
+    if len(paths) == 1:
+        records = tf.data.TFRecordDataset(list(paths))
+    else:
+        names = names.shuffle(len(paths), seed=reading.seed)
+        records = names.interleave(
+            tf.data.TFRecordDataset, cycle_length=min(4, len(paths)), deterministic=True
+        )
+    if reading.shuffle_buffer > 1:
+        records = records.shuffle(reading.shuffle_buffer, seed=reading.seed)
+    records = records.repeat().skip(reading.skip)
+    if input_context is not None and input_context.num_input_pipelines > 1:
+        # Of what all hosts read and shuffle alike, so that they take the batches that one would.
+        records = records.shard(input_context.num_input_pipelines, input_context.input_pipeline_id)
+    return records
+
+
+def cut_padding(features: dict[str, Any], schema: Schema) -> dict[str, Any]:
+    """Cuts a batch after its own longest sequence: what no position needs is not computed."""
+    import tensorflow.compat.v1 as tf
+
+    mask = features["input_mask"]
+    longest = tf.maximum(1, tf.reduce_max(mask * tf.range(1, tf.shape(mask)[1] + 1)))
+    return {
+        **features,
+        **{
+            field.name: features[field.name][:, :longest]
+            for field in schema.fields
+            if field.per_position
+        },
+    }

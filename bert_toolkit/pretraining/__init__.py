@@ -1,0 +1,1 @@
+"""Pretraining data and its network."""

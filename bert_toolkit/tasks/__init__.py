@@ -1,0 +1,1 @@
+"""What BERT is fine-tuned for."""

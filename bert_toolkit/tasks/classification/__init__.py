@@ -1,0 +1,1 @@
+"""Classification: tasks and own data, network, scores, reports."""

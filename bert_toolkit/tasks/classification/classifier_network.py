@@ -1,0 +1,92 @@
+"""The network of a classifier: BERT with a linear layer over [CLS], and its loss."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Optional
+
+import tensorflow.compat.v1 as tf
+
+import modeling
+from bert_toolkit.compute import DEFAULT_ENGINE, Engine
+from bert_toolkit.problems import MULTI, REGRESSION, SINGLE, Problem
+from bert_toolkit.training import metrics, model_functions
+from bert_toolkit.training.estimator_api import PREDICT, TRAIN
+from bert_toolkit.training.outputs import Mean, Network, Outputs
+
+
+@dataclasses.dataclass(frozen=True)
+class Loss:
+    """What helps on small or uneven data.
+
+    Attributes:
+      class_weights: what an example of each label counts in the loss; None for 1.
+      label_smoothing: share of a label's probability that is spread over all.
+    """
+
+    class_weights: Optional[Sequence[float]] = None
+    label_smoothing: float = 0.0
+
+
+PLAIN_LOSS = Loss()
+
+
+def network(
+    config: modeling.BertConfig,
+    problem: Problem,
+    engine: Engine = DEFAULT_ENGINE,
+    loss: Loss = PLAIN_LOSS,
+) -> Network:
+    """Returns the function (features, mode) -> Outputs."""
+
+    def build(features: Mapping[str, tf.Tensor], mode: str) -> Outputs:
+        training = mode == TRAIN
+        model = model_functions.encoder(config, features, mode, engine)
+        pooled = modeling.dropout(
+            model.get_pooled_output(), config.hidden_dropout_prob if training else 0.0
+        )  # [B, H]
+        logits = modeling.output_layer(
+            pooled, problem.outputs, modeling.create_initializer()
+        )  # [B, outputs]
+        predictions = {"logits": logits}
+        if "is_real_example" in features:
+            predictions["is_real_example"] = features["is_real_example"]
+        if mode == PREDICT:
+            return Outputs(predictions)
+        targets = features["label_ids"]  # [B], or [B, labels] of zeros and ones
+        return Outputs(
+            predictions=predictions,
+            losses={"loss": _loss(problem, loss, logits, targets)},
+            shown=_shown(problem, logits, targets),
+        )
+
+    return build
+
+
+def _loss(problem: Problem, loss: Loss, logits: tf.Tensor, targets: tf.Tensor) -> Mean:
+    count = tf.cast(tf.shape(targets)[0], tf.float32)
+    if problem.kind == REGRESSION:
+        return Mean(tf.reduce_sum(tf.square(logits[:, 0] - targets)), count)
+    weights = tf.constant(loss.class_weights or [1.0] * len(problem.labels), tf.float32)
+    smooth = loss.label_smoothing
+    if problem.kind == MULTI:
+        wanted = tf.cast(targets, tf.float32)  # [B, labels]
+        smoothed = wanted * (1.0 - smooth) + 0.5 * smooth
+        losses = tf.nn.sigmoid_cross_entropy_with_logits(labels=smoothed, logits=logits)
+        losses *= wanted * weights + (1.0 - wanted)  # what is rare counts where it is there
+        return Mean(tf.reduce_sum(losses) / len(problem.labels), count)
+    losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=targets, logits=logits)  # [B]
+    if smooth:
+        even = -tf.reduce_mean(tf.nn.log_softmax(logits), -1)
+        losses = (1.0 - smooth) * losses + smooth * even
+    if loss.class_weights is None:
+        return Mean(tf.reduce_sum(losses), count)
+    weights = tf.gather(weights, targets)  # [B]
+    return Mean(tf.reduce_sum(losses * weights), tf.reduce_sum(weights))
+
+
+def _shown(problem: Problem, logits: tf.Tensor, targets: tf.Tensor) -> dict[str, Mean]:
+    if problem.kind == SINGLE:
+        return {"accuracy": metrics.share_equal(tf.argmax(logits, -1), targets)}
+    if problem.kind == MULTI:
+        return {"label_accuracy": metrics.share_equal(tf.cast(logits > 0, tf.int32), targets)}
+    return {}

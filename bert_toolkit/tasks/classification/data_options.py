@@ -1,0 +1,217 @@
+"""Options that say what texts and labels there are: of run_classifier.py and the baselines."""
+
+import dataclasses
+import os
+import re
+from collections.abc import Sequence
+from typing import Optional
+
+from bert_toolkit import problems
+from bert_toolkit.io import files, tables
+from bert_toolkit.options import option
+from bert_toolkit.problems import MULTI, REGRESSION
+from bert_toolkit.tasks.classification import glue
+from bert_toolkit.tasks.classification.glue import Column, Split, Task
+
+# The columns that are taken where none are given: without a header, and with one.
+FIRST, SECOND = 0, 1
+USUAL_TEXT, USUAL_LABEL = "text|sentence", "label|labels"
+
+# Flags that say of files of one's own what a task's declaration says of its files.
+OF_OWN_FILES = (
+    "text_column",
+    "text_b_column",
+    "label_column",
+    "id_column",
+    "delimiter",
+    "quoting",
+    "problem_type",
+    "labels",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class DataOptions:
+    """The texts and labels."""
+
+    task_name: Optional[str] = option(
+        None,
+        "A task with published files in --data_dir: cola, sst-2, mrpc, qqp, sts-b, mnli, qnli, rte,"
+        " wnli, xnli (Chinese) or xnli-LANGUAGE. Without it, the files below.",
+    )
+    data_dir: Optional[str] = option(None, "Directory with the files of the task.")
+    output_dir: str = ""
+    train_file: Optional[str] = option(
+        None,
+        "Your own training data: .tsv, .csv, .jsonl or .json (one array of objects), .gz or not.",
+    )
+    eval_file: Optional[str] = option(None, "Your own data to evaluate on, in the same columns.")
+    predict_file: Optional[str] = option(
+        None,
+        "Your own texts to predict: as above, or .txt with a text a line; - for lines on standard"
+        " input, with predictions on standard output.",
+    )
+    text_column: Optional[str] = option(
+        None,
+        "The column of the text: its name, or its number from 1. Without it, text or sentence, or"
+        " the first where there is no header.",
+    )
+    text_b_column: Optional[str] = option(None, "The column of the second text of a pair.")
+    label_column: Optional[str] = option(
+        None, "The column of the label. Without it, label, or the second where there is no header."
+    )
+    id_column: Optional[str] = option(None, "The column of the id that predictions are listed by.")
+    header: bool = option(True, "Whether the first row names the columns.")
+    delimiter: Optional[str] = option(
+        None,
+        "The character between columns, ';' say, or tab; without it, in .csv a comma, else a tab.",
+    )
+    quoting: Optional[bool] = option(
+        None,
+        "Whether fields may stand in double quotes; without it, in .csv they may, in .tsv not.",
+    )
+    problem_type: Optional[str] = option(
+        None,
+        "One label a text, any number of labels, or a number; without it, what the training data"
+        " looks like (lists in JSON are several labels, fractions are numbers), which is told.",
+        choices=list(problems.KINDS),
+    )
+    label_separator: str = option(",", "Between the labels of a text that has several.")
+    labels: Optional[Sequence[str]] = option(
+        None, "The labels, in order; without it, those of the training data, sorted."
+    )
+    eval_split: float = option(
+        0.0,
+        "Share of the training data to evaluate on instead of training, with the labels in the same"
+        " proportions; for data without an --eval_file.",
+        lower=0.0,
+        upper=0.9,
+    )
+    on_bad_row: str = option(
+        "error",
+        "Stop at rows that cannot be used, or leave them out, listed in bad_rows.tsv.",
+        choices=["error", "skip"],
+    )
+
+    @property
+    def is_custom(self) -> bool:
+        """Whether the data is the user's own, rather than a task's."""
+        return self.task_name in (None, glue.CUSTOM)
+
+    def data_conflicts(self) -> list[str]:
+        """Returns a sentence for everything that does not go together."""
+        own = [name for name in ("train_file", "eval_file", "predict_file") if getattr(self, name)]
+        if self.is_custom and not own:
+            return ["--task_name is required, or --train_file, --eval_file or --predict_file"]
+        if self.is_custom:
+            return self._column_conflicts() + self._label_conflicts()
+        conflicts = [] if self.data_dir else ["--data_dir is required with --task_name"]
+        if own:
+            conflicts.append(f"--{own[0]} goes without --task_name, or with --task_name=custom")
+        of_own = [name for name in OF_OWN_FILES if getattr(self, name) is not None]
+        of_own += [] if self.header else ["noheader"]
+        conflicts += [f"--{name} is for files of your own; a task has its own" for name in of_own]
+        return conflicts
+
+    def _column_conflicts(self) -> list[str]:
+        conflicts = []
+        for name in ("text_column", "text_b_column", "label_column", "id_column"):
+            column = getattr(self, name)
+            if column is not None and re.fullmatch(r"[+-]?[0-9]+", column) and int(column) < 1:
+                conflicts.append(f"--{name}={column}: columns count from 1; pass 1 for the first")
+        if self.delimiter is not None and len(self._delimiter() or "") != 1:
+            conflicts.append(
+                f"--delimiter={self.delimiter}: expected one character, such as ';', or tab"
+            )
+        for name in ("train_file", "eval_file"):
+            if getattr(self, name) == files.STREAM:
+                conflicts.append(
+                    f"--{name}=-: only --predict_file reads standard input; expected a file"
+                )
+        if (
+            self.predict_file
+            and self.text_b_column
+            and _is_lines(self.predict_file)
+            and not isinstance(_column(self.text_b_column), int)
+        ):
+            conflicts.append(
+                f"--predict_file={self.predict_file}: lines have no column"
+                f" {self.text_b_column!r}; pass the two texts with a tab between them and"
+                " --text_b_column=2, or a .tsv file"
+            )
+        return conflicts
+
+    def _label_conflicts(self) -> list[str]:
+        labels = list(self.labels or ())
+        found = [
+            f"--labels: {label!r} has a tab or a line end; expected one line"
+            for label in labels
+            if not problems.is_one_line(label)
+        ]
+        if labels and self.problem_type == REGRESSION:
+            found.append("--labels: --problem_type=regression has none; leave one of them out")
+        repeated = next((label for label in labels if labels.count(label) > 1), None)
+        if repeated is not None:
+            found.append(f"--labels={','.join(labels)}: {repeated!r} is there twice")
+        if len(labels) == 1 and self.problem_type != MULTI:
+            found.append(f"--labels={labels[0]}: one label; expected two or more")
+        return found
+
+    def _delimiter(self) -> Optional[str]:
+        return "\t" if self.delimiter in ("tab", "\\t") else self.delimiter
+
+    def task(self) -> Task:
+        """Returns the task of that name, or the one that the files make."""
+        if not self.is_custom:
+            assert self.task_name
+            return glue.find(self.task_name)
+        train = self._split(self.train_file) if self.train_file else None
+        return Task(
+            labels=tuple(self.labels) if self.labels else None,
+            train=train,
+            dev={"": self._split(self.eval_file)} if self.eval_file else {},
+            test={"": self._to_predict(self.predict_file)} if self.predict_file else {},
+            kind=self.problem_type,
+            separator=self.label_separator,
+        )
+
+    def _split(self, path: str) -> Split:
+        named = self.header or tables.is_json(path)
+        usual_text: Column = USUAL_TEXT if named else FIRST
+        usual_label: Column = USUAL_LABEL if named else SECOND
+        return Split(
+            file=os.path.abspath(path),
+            text_a=_column(self.text_column) if self.text_column else usual_text,
+            text_b=_column(self.text_b_column) if self.text_b_column else None,
+            label=_column(self.label_column) if self.label_column else usual_label,
+            header=self.header,
+            index=_column(self.id_column) if self.id_column else None,
+            quoting=self.quoting,
+            delimiter=self._delimiter(),
+        )
+
+    def _to_predict(self, path: str) -> Split:
+        """Texts alone: a text a line where the file is no table."""
+        split = dataclasses.replace(self._split(path), label=None, keep_blank=True)
+        if not _is_lines(path):
+            return split
+        text_b = split.text_b if isinstance(split.text_b, int) else None
+        return dataclasses.replace(
+            split,
+            file=path if path == files.STREAM else split.file,
+            text_a=0,
+            text_b=text_b,
+            index=None,
+            header=False,
+            columns=1 if text_b is None else 0,
+        )
+
+
+def _is_lines(path: str) -> bool:
+    """Whether a file to predict has a text a line, or the texts of a pair, and no header."""
+    return path == files.STREAM or path.removesuffix(".gz").endswith(".txt")
+
+
+def _column(column: str) -> Column:
+    """A number from 1 as a position from 0; a name as it is."""
+    return int(column) - 1 if re.fullmatch("[0-9]+", column) else column

@@ -1,0 +1,1 @@
+"""From text to token ids: windows, words, the rules of a tokenizer."""

@@ -1,0 +1,1 @@
+"""Estimator, the training step and what surrounds it, for every task."""
