@@ -14,13 +14,11 @@ Example:
 
 import dataclasses
 import os
-from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Optional
 
 from absl import logging
 
 from bert_toolkit import cli
-from bert_toolkit.compute import DEFAULT_ENGINE, Engine
 from bert_toolkit.errors import UserError
 from bert_toolkit.io import files, tfrecord
 from bert_toolkit.options import (
@@ -34,8 +32,9 @@ from bert_toolkit.options import (
     option,
 )
 from bert_toolkit.pretraining.dynamic_masks import DynamicMasks
+from bert_toolkit.pretraining.schema import pretraining_schema
 from bert_toolkit.text import tokenizer_config
-from bert_toolkit.training import cluster
+from bert_toolkit.training import cluster, input_pipeline
 
 # Instances among which the next one is drawn; the files were shuffled as a whole when they were
 # made.
@@ -128,7 +127,7 @@ class Data:
 
     def schema(self) -> tfrecord.Schema:
         """Returns the features of the records."""
-        return tfrecord.pretraining_schema(
+        return pretraining_schema(
             self.max_seq_length,
             self.max_predictions_per_seq,
             static_masks=self.masks is None,
@@ -142,7 +141,9 @@ def data_of(options: Options, path: str) -> Data:
     Raises:
       UserError: it is not for what the flags ask.
     """
-    note: dict[str, Any] = tfrecord.read_note(path) or {**tfrecord.lengths(path)}
+    note: dict[str, Any] = tfrecord.read_note(path) or {
+        **tfrecord.lengths(path, pretraining_schema(1, 1))
+    }
     pairs = note.get("use_next_sentence", True)
     if options.use_next_sentence and not pairs:
         raise UserError(
@@ -216,6 +217,7 @@ def run(options: Options) -> dict[str, Any]:
     check(cluster.conflicts(options))
     # TensorFlow is imported when a model is needed, so that --help and mistakes answer at once.
     from bert_toolkit.checkpoints import checkpoint_files, model_directory
+    from bert_toolkit.pretraining.network import pretraining_network
     from bert_toolkit.training import model_functions, trainer
 
     model = model_directory.find(options)
@@ -242,7 +244,7 @@ def run(options: Options) -> dict[str, Any]:
         if init_checkpoint and data.use_next_sentence and not options.do_train:
             check_has_head(init_checkpoint, options.output_dir)
         model_fn = model_functions.make(
-            network(model.config, data.use_next_sentence, options.engine()),
+            pretraining_network(model.config, data.use_next_sentence, options.engine()),
             options.output_dir,
             init_checkpoint,
             options.use_tpu,
@@ -309,7 +311,7 @@ def train(runner, train_files: list[str], data: Data, model, options: Options) -
     )
     if step >= options.num_train_steps:
         return
-    reading = tfrecord.Reading(
+    reading = input_pipeline.Reading(
         repeat=True,
         shuffle_buffer=SHUFFLE_BUFFER,
         seed=options.seed,
@@ -318,7 +320,7 @@ def train(runner, train_files: list[str], data: Data, model, options: Options) -
     model_directory.write(options.output_dir, model)
     training_notes.write(options.output_dir, note)
     runner.train(
-        tfrecord.RecordInput(train_files, data.schema(), reading, data.masks),
+        input_pipeline.RecordInput(train_files, data.schema(), reading, data.masks),
         options.num_train_steps,
     )
     logging.info(
@@ -363,103 +365,14 @@ def evaluate(runner, eval_files: list[str], data: Data, options: Options) -> dic
         # A TPU has to be told how many batches there are.
         all_steps = -(-tfrecord.count_records(eval_files) // options.eval_batch_size)
         steps = min(steps or all_steps, all_steps)
-    reading = tfrecord.Reading(repeat=False, static_shapes=options.static_shapes)
+    reading = input_pipeline.Reading(repeat=False, static_shapes=options.static_shapes)
     metrics = runner.evaluate(
-        tfrecord.RecordInput(eval_files, data.schema(), reading, data.masks), "evaluating", steps
+        input_pipeline.RecordInput(eval_files, data.schema(), reading, data.masks),
+        "evaluating",
+        steps,
     )
     metrics_files.write_metrics(os.path.join(options.output_dir, "eval_results"), metrics)
     return metrics
-
-
-# --- The network ---
-
-
-def network(config, use_next_sentence: bool = True, engine: Engine = DEFAULT_ENGINE):
-    """Returns the function (features, mode) -> Outputs: BERT with both pretraining heads.
-
-    Args:
-      config: sizes of the model.
-      use_next_sentence: whether the loss has that part. The head is there either way, so that
-        checkpoints have the same variables.
-      engine: how it is computed. With static shapes, predictions are made at all of
-        max_predictions_per_seq positions, otherwise only at real ones.
-    """
-    import tensorflow.compat.v1 as tf
-
-    import modeling
-    from bert_toolkit.training import metrics, model_functions
-    from bert_toolkit.training.estimator_api import TRAIN
-    from bert_toolkit.training.outputs import Mean, Outputs
-
-    def build(features: Mapping[str, tf.Tensor], mode: str) -> Outputs:
-        # Without that part of the loss its head is there to be saved, not to be evaluated.
-        with_head = use_next_sentence or mode == TRAIN
-        model = model_functions.encoder(config, features, mode, engine, with_pooler=with_head)
-        positions, masked_ids, weights = masked_tokens(features, engine.static_shapes)
-        masked_logits = modeling.masked_lm_logits(model, config, positions)  # [M, V]
-        masked_losses = tf.nn.sparse_softmax_cross_entropy_with_logits(
-            labels=masked_ids, logits=masked_logits
-        )
-        losses = {
-            "masked_lm_loss": Mean(
-                tf.reduce_sum(weights * masked_losses),
-                tf.reduce_sum(features["masked_lm_weights"]) + 1e-5,
-            )
-        }
-
-        masked_best = tf.argmax(masked_logits, -1)
-        shown = {"masked_lm_accuracy": metrics.share_equal(masked_best, masked_ids)}
-        judged: tuple[Callable[..., Any], list[Any]] = (
-            metrics.masked_tokens,
-            [masked_losses, masked_best, masked_ids, weights],
-        )
-        if with_head:
-            next_labels = features["next_sentence_labels"][:, 0]  # [B]
-            next_logits = modeling.next_sentence_logits(model, config)  # [B, 2]
-        if use_next_sentence:
-            next_losses = tf.nn.sparse_softmax_cross_entropy_with_logits(
-                labels=next_labels, logits=next_logits
-            )
-            next_best = tf.argmax(next_logits, -1)
-            losses["next_sentence_loss"] = Mean(tf.reduce_sum(next_losses), tf.size(next_labels))
-            shown["next_sentence_accuracy"] = metrics.share_equal(next_best, next_labels)
-            # [B]; filling has no token at all
-            is_real = tf.cast(features["input_mask"][:, 0], tf.float32)
-            judged = (
-                metrics.pretraining,
-                [*judged[1], next_losses, next_best, next_labels, is_real],
-            )
-        return Outputs(predictions={}, losses=losses, metrics=judged, shown=shown)
-
-    return build
-
-
-def masked_tokens(features: Mapping[str, Any], static_shapes: bool) -> tuple[Any, Any, Any]:
-    """Returns where tokens are to be predicted in a batch, and which.
-
-    Args:
-      features: of pretraining, [B, P] those named masked_lm_*.
-      static_shapes: return all M = B * P slots, with weight 0 where they are filling, rather than
-        the M that are real.
-
-    Returns:
-      int32 [M, 2], row in the batch and position in the sequence; int32 [M], the tokens that stood
-      there; float32 [M], their weights.
-    """
-    import tensorflow.compat.v1 as tf
-
-    import modeling
-
-    weights = features["masked_lm_weights"]
-    batch_size, slots = modeling.get_shape_list(weights)
-    rows = tf.broadcast_to(tf.range(batch_size)[:, None], [batch_size, slots])
-    columns = [rows, features["masked_lm_positions"], features["masked_lm_ids"], weights]
-    if static_shapes:
-        columns = [tf.reshape(column, [-1]) for column in columns]
-    else:
-        columns = [tf.boolean_mask(column, weights > 0) for column in columns]
-    rows, positions, ids, weights = columns
-    return tf.stack([rows, positions], axis=1), ids, weights
 
 
 def entry() -> None:

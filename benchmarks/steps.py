@@ -33,6 +33,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, ROOT)
 BATCH, THREADS, WARM_UP = 32, 2, 3
 WORKS = ("finetune", "pretrain", "infer", "base_train", "base_infer")
+from bert_toolkit.pretraining.network import pretraining_network
 
 
 def make_batches(arguments, work, count):
@@ -119,7 +120,6 @@ def run_ours(arguments, work, batches, parts=1, xla=False, **choices):
     import tensorflow.compat.v1 as tf
 
     import modeling
-    import run_pretraining
     from bert_toolkit.checkpoints import checkpoint_files
     from bert_toolkit.compute import Engine
     from bert_toolkit.features import vectors
@@ -135,7 +135,7 @@ def run_ours(arguments, work, batches, parts=1, xla=False, **choices):
     network = {
         "finetune": classifier_network.network(config, Problem(SINGLE, ("0", "1")), engine),
         "base_train": classifier_network.network(config, Problem(SINGLE, ("0", "1")), engine),
-        "pretrain": run_pretraining.network(config, True, engine),
+        "pretrain": pretraining_network(config, True, engine),
         "infer": vectors.network(config, [-1], engine),
         "base_infer": vectors.network(config, [-1], engine),
     }[work]

@@ -9,9 +9,12 @@ from bert_toolkit.compute import TPU_ENGINE
 from bert_toolkit.errors import UserError
 from bert_toolkit.io import tfrecord
 from bert_toolkit.options import CheckpointOptions, DeviceOptions
+from bert_toolkit.pretraining.network import pretraining_network
+from bert_toolkit.pretraining.schema import pretraining_schema
 from bert_toolkit.problems import SINGLE, Problem
 from bert_toolkit.tasks.classification import classifier_network
-from bert_toolkit.training import estimator_api, model_functions, trainer
+from bert_toolkit.tasks.classification.encoded import classification_schema
+from bert_toolkit.training import estimator_api, input_pipeline, model_functions, trainer
 
 pytestmark = pytest.mark.platform
 
@@ -49,13 +52,15 @@ def test_tpu_flags_make_a_tpu_estimator(tmp_path):
 
 @pytest.mark.parametrize("mode", ["train", "eval"])
 def test_everything_a_tpu_computes_has_a_static_shape(tmp_path, pretraining_data, mode):
-    schema = tfrecord.pretraining_schema(128, 20)
-    reading = tfrecord.Reading(repeat=mode == "train", seed=1, static_shapes=True)
+    schema = pretraining_schema(128, 20)
+    reading = input_pipeline.Reading(repeat=mode == "train", seed=1, static_shapes=True)
     model_fn = model_functions.make(
-        run_pretraining.network(CONFIG, True, TPU_ENGINE), str(tmp_path), WEIGHTS, True, TRAINING
+        pretraining_network(CONFIG, True, TPU_ENGINE), str(tmp_path), WEIGHTS, True, TRAINING
     )
     with tf.Graph().as_default() as graph:
-        data = tfrecord.RecordInput([str(pretraining_data)], schema, reading)({"batch_size": 16})
+        data = input_pipeline.RecordInput([str(pretraining_data)], schema, reading)(
+            {"batch_size": 16}
+        )
         features = tf.data.make_one_shot_iterator(data).get_next()
         before = len(graph.get_operations())
         spec = model_fn(features, None, mode, {})
@@ -73,9 +78,9 @@ def test_everything_a_tpu_computes_has_a_static_shape(tmp_path, pretraining_data
 @pytest.mark.slow
 def test_the_tpu_path_runs_on_a_cpu(tmp_path, pretraining_data):
     """TPUEstimator without a TPU trains and evaluates the model function written for one."""
-    schema = tfrecord.pretraining_schema(128, 20)
+    schema = pretraining_schema(128, 20)
     model_fn = model_functions.make(
-        run_pretraining.network(CONFIG, True, TPU_ENGINE), str(tmp_path), WEIGHTS, False, TRAINING
+        pretraining_network(CONFIG, True, TPU_ENGINE), str(tmp_path), WEIGHTS, False, TRAINING
     )
     estimator = estimator_api.load().tpu.TPUEstimator(
         model_fn,
@@ -86,8 +91,8 @@ def test_the_tpu_path_runs_on_a_cpu(tmp_path, pretraining_data):
     )
 
     def data(repeat):
-        reading = tfrecord.Reading(repeat=repeat, seed=1, static_shapes=True)
-        return tfrecord.RecordInput([str(pretraining_data)], schema, reading)
+        reading = input_pipeline.Reading(repeat=repeat, seed=1, static_shapes=True)
+        return input_pipeline.RecordInput([str(pretraining_data)], schema, reading)
 
     estimator.train(data(True), max_steps=4)
     static = estimator.evaluate(
@@ -140,7 +145,7 @@ def test_errors_of_tensorflow_as_sentences(message, sentence):
 
 
 def test_token_ids_outside_the_vocabulary_are_a_sentence(tmp_path):
-    schema = tfrecord.classification_schema(8)
+    schema = classification_schema(8)
     writer = tfrecord.RecordWriter(str(tmp_path / "data"))
     for token in (5, 4000):  # the first record is looked at before, the second is not
         values = {
@@ -162,5 +167,8 @@ def test_token_ids_outside_the_vocabulary_are_a_sentence(tmp_path):
     runner = trainer.Runner(model_fn, str(tmp_path / "out"), DeviceOptions(), SIZES)
     with pytest.raises(UserError, match="a token id is outside the model's vocabulary"):
         runner.train(
-            tfrecord.RecordInput([str(tmp_path / "data")], schema, tfrecord.Reading(True, 2, 1)), 2
+            input_pipeline.RecordInput(
+                [str(tmp_path / "data")], schema, input_pipeline.Reading(True, 2, 1)
+            ),
+            2,
         )

@@ -9,10 +9,10 @@ from conftest import GOLDEN, ROOT
 
 import modeling
 import optimization
-import run_pretraining
 from bert_toolkit.checkpoints import checkpoint_files
 from bert_toolkit.compute import TPU_ENGINE, Engine
-from bert_toolkit.io import tfrecord
+from bert_toolkit.pretraining.network import pretraining_network
+from bert_toolkit.pretraining.schema import pretraining_schema
 from bert_toolkit.problems import SINGLE, Problem
 from bert_toolkit.tasks.classification import classifier_network
 from bert_toolkit.training import model_functions
@@ -56,13 +56,13 @@ def test_golden_losses_through_the_model_functions_of_the_stages(kind, engine, t
     batch = dict(np.load(GOLDEN / "model_outputs.npz"))
     expected = LOSSES[kind]
     config = modeling.BertConfig.from_json_file(str(GOLDEN / "model/bert_config.json"))
-    names = [field.name for field in tfrecord.pretraining_schema(128, 20).fields]
+    names = [field.name for field in pretraining_schema(128, 20).fields]
     # Operations in one order: where a gradient is nothing but rounding, Adam makes much of another
     # order of its sums.
     one_order = tf.ConfigProto(inter_op_parallelism_threads=1)
     with tf.Graph().as_default(), tf.Session(config=one_order) as session:
         features = {name: tf.constant(batch[name]) for name in names}
-        network = run_pretraining.network(config, True, engine)
+        network = pretraining_network(config, True, engine)
         if kind == "classify":
             features["label_ids"] = features["next_sentence_labels"][:, 0]
             features["is_real_example"] = tf.ones([8], tf.int32)

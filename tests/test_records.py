@@ -6,8 +6,11 @@ import tensorflow.compat.v1 as tf
 
 from bert_toolkit.errors import UserError
 from bert_toolkit.io import tfrecord
+from bert_toolkit.pretraining.schema import pretraining_schema
+from bert_toolkit.tasks.classification.encoded import classification_schema
+from bert_toolkit.training import input_pipeline
 
-SCHEMA = tfrecord.classification_schema(8)
+SCHEMA = classification_schema(8)
 
 
 def example(number, length=3):
@@ -34,7 +37,7 @@ def batches(path, reading, batch_size=4, take=None):
     """The batches that an Estimator would get."""
     with tf.Graph().as_default(), tf.Session() as session:
         batch = tf.data.make_one_shot_iterator(
-            tfrecord.RecordInput([path], SCHEMA, reading)({"batch_size": batch_size})
+            input_pipeline.RecordInput([path], SCHEMA, reading)({"batch_size": batch_size})
         ).get_next()
         result = []
         try:
@@ -115,7 +118,7 @@ def test_data_is_checked_against_the_flags(tmp_path, made, asked, note, message)
     if note:
         (tmp_path / "data.json").write_text(tfrecord.note_text(note))
     with pytest.raises(UserError, match=message):
-        tfrecord.check_data([path], tfrecord.classification_schema(asked), 10)
+        tfrecord.check_data([path], classification_schema(asked), 10)
 
 
 def test_data_without_a_note_is_checked_by_its_first_record(tmp_path):
@@ -124,7 +127,7 @@ def test_data_without_a_note_is_checked_by_its_first_record(tmp_path):
     with pytest.raises(UserError, match="token id 1, but the model's config says 1 entries"):
         tfrecord.check_data([path], SCHEMA, 1)
     with pytest.raises(UserError, match="no 'masked_lm_positions'.*made for another stage"):
-        tfrecord.check_data([path], tfrecord.pretraining_schema(8, 2), 10)
+        tfrecord.check_data([path], pretraining_schema(8, 2), 10)
     (tmp_path / "empty").write_bytes(b"")
     with pytest.raises(UserError, match="empty; expected TFRecord data"):
         tfrecord.check_data([str(tmp_path / "empty")], SCHEMA, 10)
@@ -135,13 +138,15 @@ def test_data_without_a_note_is_checked_by_its_first_record(tmp_path):
 
 def test_reading_once_loses_no_record(tmp_path):
     path = write(tmp_path / "data", 10)
-    plain = batches(path, tfrecord.Reading(repeat=False))
+    plain = batches(path, input_pipeline.Reading(repeat=False))
     assert [len(batch["label_ids"]) for batch in plain] == [4, 4, 2]
-    static = batches(path, tfrecord.Reading(repeat=False, static_shapes=True))
+    static = batches(path, input_pipeline.Reading(repeat=False, static_shapes=True))
     assert [batch["input_ids"].shape for batch in static] == [(4, 8)] * 3
     real = np.concatenate([batch["input_ids"][batch["is_real_example"] == 1] for batch in static])
     assert real[:, 0].tolist() == list(range(1, 11))
-    full = batches(write(tmp_path / "eight", 8), tfrecord.Reading(repeat=False, static_shapes=True))
+    full = batches(
+        write(tmp_path / "eight", 8), input_pipeline.Reading(repeat=False, static_shapes=True)
+    )
     assert len(full) == 2
 
 
@@ -151,7 +156,7 @@ def test_training_shuffles_all_records_in_each_pass_by_the_seed(tmp_path):
     def order(seed):
         read = batches(
             path,
-            tfrecord.Reading(repeat=True, shuffle_buffer=200, seed=seed),
+            input_pipeline.Reading(repeat=True, shuffle_buffer=200, seed=seed),
             batch_size=50,
             take=8,
         )
@@ -171,7 +176,7 @@ def test_batches_are_cut_after_their_longest_sequence(tmp_path):
     for length in (2, 5, 3):
         writer.write(example(9, length))
     writer.close()
-    (batch,) = batches(str(path), tfrecord.Reading(repeat=False))
+    (batch,) = batches(str(path), input_pipeline.Reading(repeat=False))
     assert (
         batch["input_ids"].shape
         == batch["input_mask"].shape

@@ -15,6 +15,7 @@ from conftest import run_stage
 
 import tokenization
 from bert_toolkit import problems
+from bert_toolkit.checkpoints import task_file
 from bert_toolkit.commands import convert_checkpoint
 from bert_toolkit.errors import UserError
 from bert_toolkit.io import files
@@ -403,7 +404,7 @@ def test_a_byte_order_mark_is_dropped_from_every_file(tmp_path, model_dir):
     (tmp_path / "task.json").write_text(
         '\ufeff{"problem_type": "single_label", "labels": ["a", "b"]}', encoding="utf-8"
     )
-    assert task_data.stored([str(tmp_path)]).labels == ("a", "b")
+    assert task_file.read([str(tmp_path)]).labels == ("a", "b")
     convert_checkpoint.run(
         convert_checkpoint.Options(bert_dir=str(model_dir), output_dir=str(tmp_path / "hf"))
     )

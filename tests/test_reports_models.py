@@ -15,12 +15,11 @@ import bert_toolkit
 import extract_features
 import run_classifier
 import run_pretraining
-from bert_toolkit.checkpoints import checkpoint_files, hugging_face
+from bert_toolkit.checkpoints import checkpoint_files, hugging_face, task_file
 from bert_toolkit.cli import ModelOptions
 from bert_toolkit.commands import convert_checkpoint, export_model, extend_vocab
 from bert_toolkit.errors import UserError
 from bert_toolkit.problems import MULTI, REGRESSION, SINGLE, Problem
-from bert_toolkit.tasks.classification import task_data
 from bert_toolkit.text import tokenizer_config, tokenizer_rules
 from modeling import BertConfig
 from tokenization import AddedToken, FullTokenizer
@@ -548,7 +547,7 @@ def test_labels_that_cannot_be(tmp_path, config, message):
     config = {"architectures": ["BertForSequenceClassification"], **config}
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(UserError, match=message):
-        task_data.stored([str(tmp_path)])
+        task_file.read([str(tmp_path)])
 
 
 @pytest.mark.parametrize(
@@ -559,7 +558,7 @@ def test_labels_and_kind_through_conversion(tmp_path, hf_model, problem):
     for number, to in enumerate(("google", "hugging_face", "google"), 1):
         names = {"bert_dir": str(tmp_path / f"{number - 1}"), "output_dir": str(tmp_path / f"{number}")}  # fmt: skip
         convert_checkpoint.run(convert_checkpoint.Options(**names, to=to))
-        assert task_data.stored([str(tmp_path / f"{number}")]) == problem
+        assert task_file.read([str(tmp_path / f"{number}")]) == problem
     answers = [
         bert_toolkit.TextClassifier(str(tmp_path / f"{number}")).predict(["the word"])
         for number in (0, 1)

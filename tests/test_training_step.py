@@ -9,11 +9,11 @@ from conftest import GOLDEN
 
 import modeling
 import optimization
-import run_pretraining
 from bert_toolkit.checkpoints import checkpoint_files
 from bert_toolkit.compute import DEFAULT_ENGINE
 from bert_toolkit.errors import UserError
-from bert_toolkit.io import tfrecord
+from bert_toolkit.pretraining.network import pretraining_network
+from bert_toolkit.pretraining.schema import pretraining_schema
 from bert_toolkit.problems import SINGLE, Problem
 from bert_toolkit.tasks.classification import classifier_network
 from bert_toolkit.training import training_step
@@ -33,9 +33,9 @@ def train(kind, training=PLAIN, dropout=0.0, **engine):
     one_order = tf.ConfigProto(inter_op_parallelism_threads=1)
     with tf.Graph().as_default(), tf.Session(config=one_order) as session:
         tf.set_random_seed(7)
-        names = [field.name for field in tfrecord.pretraining_schema(128, 20).fields]
+        names = [field.name for field in pretraining_schema(128, 20).fields]
         features = {name: tf.constant(batch[name]) for name in names}
-        network = run_pretraining.network(config, True, engine)
+        network = pretraining_network(config, True, engine)
         if kind == "classify":
             features["label_ids"] = features["next_sentence_labels"][:, 0]
             features["is_real_example"] = tf.ones([8], tf.int32)

@@ -15,11 +15,10 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 from absl import logging
 
-from bert_toolkit.checkpoints import checkpoint_files, training_notes
+from bert_toolkit.checkpoints import checkpoint_files, task_file, training_notes
 from bert_toolkit.errors import UserError
 from bert_toolkit.io import files
 from bert_toolkit.options import ModelOptions
-from bert_toolkit.tasks.classification import task_data
 from bert_toolkit.text import tokenizer_config, tokenizer_rules
 from modeling import BertConfig
 from tokenization import FullTokenizer, validate_case_matches_checkpoint
@@ -166,9 +165,9 @@ def write_complete(
     text = "".join(f"{token}\n" for token in tokens)
     files.write_text(os.path.join(directory, VOCABULARY), text)
     origin = os.path.dirname(model.init_checkpoint or "")
-    problem = task_data.stored([origin])
+    problem = task_file.read([origin])
     if problem:
-        task_data.store_problem(directory, problem)
+        task_file.write(directory, problem)
         labels = "".join(f"{label}\n" for label in problem.labels)
         files.write_text(os.path.join(directory, LABELS), labels)
     elif files.exists(os.path.join(origin, LABELS)):

@@ -24,6 +24,7 @@ import numpy as np
 from absl import logging
 
 from bert_toolkit import cli
+from bert_toolkit.checkpoints import task_file
 from bert_toolkit.errors import UserError
 from bert_toolkit.io import files
 from bert_toolkit.io.progress import size
@@ -122,7 +123,6 @@ def write(options: Options, model: Any, weights: Mapping[str, np.ndarray]) -> No
         model_directory,
         training_notes,
     )
-    from bert_toolkit.tasks.classification import task_data
 
     assert options.output_dir
     assert model.init_checkpoint
@@ -135,7 +135,7 @@ def write(options: Options, model: Any, weights: Mapping[str, np.ndarray]) -> No
     if options.to == GOOGLE:
         model_directory.write(options.output_dir, model, problem.labels if problem else ())
         if problem:
-            task_data.store_problem(options.output_dir, problem)
+            task_file.write(options.output_dir, problem)
         checkpoint_files.save(
             os.path.join(options.output_dir, checkpoint_files.GOOGLE_NAME), stored
         )
@@ -157,9 +157,8 @@ def problem_of(directory: str) -> Optional[Any]:
     """Returns the problems.Problem of a classifier, from either layout; None of other models."""
     from bert_toolkit import problems
     from bert_toolkit.checkpoints import model_directory
-    from bert_toolkit.tasks.classification import task_data
 
-    found = task_data.stored([directory])
+    found = task_file.read([directory])
     path = os.path.join(directory, model_directory.LABELS)
     if found is None and files.exists(path):  # as earlier versions converted
         return problems.Problem(problems.SINGLE, tuple(files.read_text(path).splitlines()))

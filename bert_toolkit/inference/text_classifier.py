@@ -7,13 +7,13 @@ from typing import NamedTuple, Optional
 
 import tensorflow.compat.v1 as tf
 
-from bert_toolkit.checkpoints import model_directory
+from bert_toolkit.checkpoints import model_directory, task_file
 from bert_toolkit.errors import UserError
 from bert_toolkit.inference.encoder import Model, Text, arguments_named
 from bert_toolkit.options import ModelOptions
 from bert_toolkit.problems import Problem
 from bert_toolkit.tasks import best_model
-from bert_toolkit.tasks.classification import calibration, classifier_network, task_data
+from bert_toolkit.tasks.classification import calibration, classifier_network
 
 
 class Prediction(NamedTuple):
@@ -46,7 +46,7 @@ def find(options: ModelOptions) -> Optional[Trained]:
     if model_dir is None:
         return None
     best = os.path.join(model_dir, best_model.BEST)
-    problem = task_data.stored([model_dir, best])
+    problem = task_file.read([model_dir, best])
     if problem is None:
         return None
     only_best = tf.train.latest_checkpoint(best) and not tf.train.latest_checkpoint(model_dir)
@@ -79,9 +79,7 @@ class TextClassifier:
         with arguments_named(bert_dir="model_dir"):
             trained = find(ModelOptions(bert_dir=model_dir, init_checkpoint=init_checkpoint))
             if trained is None:
-                raise UserError(
-                    f"{model_dir}: no {task_data.TASK_FILE}; expected a trained classifier"
-                )
+                raise UserError(f"{model_dir}: no {task_file.NAME}; expected a trained classifier")
             self.problem = problem = trained.problem
             self._calibration = trained.calibration
             self._model = Model(

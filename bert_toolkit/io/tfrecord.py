@@ -1,16 +1,14 @@
 """The contract between stages: TFRecord files of tf.train.Example, and a JSON note beside each.
 
-One `Schema` a data set writes records, parses them, checks files made elsewhere and feeds an
-Estimator. Writing and checking do without TensorFlow, so that data workers start at once.
+One `Schema` a data set writes records, parses them and checks files made elsewhere. Writing and
+checking do without TensorFlow, so that data workers start at once.
 """
 
 import array
 import contextlib
 import dataclasses
 import functools
-import hashlib
 import json
-import os
 import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import IO, Any, Optional, Union
@@ -84,48 +82,6 @@ class Schema:
     def filler(self) -> bytes:
         """Returns a record of zeros, which fills the last batch where shapes are static."""
         return self.encode({field.name: [] for field in self.fields})
-
-
-def pretraining_schema(
-    max_seq_length: int,
-    max_predictions_per_seq: int,
-    static_masks: bool = True,
-    whole_words: bool = False,
-) -> Schema:
-    """The features of a pretraining instance, as published.
-
-    Without static masks there is nothing about masked tokens: `dynamic_masks` adds it while
-    training. For masking whole words it needs to know where they start.
-    """
-    along = {"flag": "max_seq_length", "per_position": True}
-    predictions = {"flag": "max_predictions_per_seq"}
-    sequence = [
-        Field("input_ids", max_seq_length, **along),  # type: ignore[arg-type]
-        Field("input_mask", max_seq_length, **along),  # type: ignore[arg-type]
-        Field("segment_ids", max_seq_length, **along),  # type: ignore[arg-type]
-    ]
-    masks = [
-        Field("masked_lm_positions", max_predictions_per_seq, **predictions),  # type: ignore[arg-type]
-        Field("masked_lm_ids", max_predictions_per_seq, **predictions),  # type: ignore[arg-type]
-        Field("masked_lm_weights", max_predictions_per_seq, "float32", **predictions),  # type: ignore[arg-type]
-    ]
-    if not static_masks:
-        masks = [Field("word_starts", max_seq_length, **along)] if whole_words else []  # type: ignore[arg-type]
-    return Schema((*sequence, *masks, Field("next_sentence_labels", 1)))
-
-
-def classification_schema(max_seq_length: int) -> Schema:
-    """The features of a labelled example, as published."""
-    along = {"flag": "max_seq_length", "per_position": True}
-    return Schema(
-        (
-            Field("input_ids", max_seq_length, **along),  # type: ignore[arg-type]
-            Field("input_mask", max_seq_length, **along),  # type: ignore[arg-type]
-            Field("segment_ids", max_seq_length, **along),  # type: ignore[arg-type]
-            Field("label_ids", 1, scalar=True),
-            Field("is_real_example", 1, scalar=True, default=1),
-        )
-    )
 
 
 # --- Protocol buffers by hand: tf.train.Example needs three kinds of field ---
@@ -327,8 +283,8 @@ def read_note(path: str) -> Optional[dict[str, Any]]:
         ) from None
 
 
-def lengths(path: str) -> dict[str, int]:
-    """Returns flag -> the length that it decided, as the first record of pretraining data has it.
+def lengths(path: str, schema: Schema) -> dict[str, int]:
+    """Returns flag -> the length that it decided, as the first record of a file has it.
 
     Raises:
       UserError: there is no record that can be read.
@@ -336,7 +292,7 @@ def lengths(path: str) -> dict[str, int]:
     features = _first_record(path)
     return {
         field.flag: _length(features[field.name])
-        for field in pretraining_schema(1, 1).fields
+        for field in schema.fields
         if field.flag and field.name in features
     }
 
@@ -445,125 +401,3 @@ def _check_first_record(
             f"{path} record 1: token id {largest:,}, but the model's config says {vocab_size:,}"
             " entries. Make the data with the model's own vocabulary."
         )
-
-
-# --- Feeding an Estimator ---
-
-
-@dataclasses.dataclass(frozen=True)
-class Reading:
-    """How an input function goes through its files.
-
-    Attributes:
-      repeat: without end, in a new seeded order every time (training); else once, in file order.
-      shuffle_buffer: records among which the next is drawn.
-      seed: of the order.
-      skip: records to leave out at the start, when repeating; a multiple of the batch size.
-      static_shapes: every batch has the same shape, as TPUs need: no cut of padding; when reading
-        once, the last batch is filled with records of zeros.
-    """
-
-    repeat: bool
-    shuffle_buffer: int = 0
-    seed: Optional[int] = None
-    skip: int = 0
-    static_shapes: bool = False
-
-
-@dataclasses.dataclass(frozen=True)
-class RecordInput:
-    """An Estimator's input function over TFRecord files.
-
-    `transform`, if given, is a dataclass with a seed; called with the number of each batch, int64,
-    and its features, it returns the features that the model gets.
-    """
-
-    paths: Sequence[str]
-    schema: Schema
-    reading: Reading
-    transform: Any = None
-
-    def reseeded(self, offset: int) -> "RecordInput":
-        """Returns the same input in another order."""
-        reading = dataclasses.replace(self.reading, seed=(self.reading.seed or 0) + offset)
-        transform = self.transform
-        if transform is not None:
-            transform = dataclasses.replace(transform, seed=transform.seed + offset)
-        return dataclasses.replace(self, reading=reading, transform=transform)
-
-    def skipping(self, records: int) -> "RecordInput":
-        """Returns the same input without its first records."""
-        return dataclasses.replace(self, reading=dataclasses.replace(self.reading, skip=records))
-
-    def fingerprint(self, batch_size: int) -> str:
-        """Returns a name for what is read and how: a place in one input is none in another."""
-        data = [(os.path.basename(path), files.size(path)) for path in self.paths]
-        how = (data, self.schema, self.reading, self.transform, batch_size)
-        return hashlib.sha256(repr(how).encode()).hexdigest()[:12]
-
-    def __call__(self, params: Mapping[str, Any], input_context: Any = None) -> Any:
-        """Returns a tf.data.Dataset of batches: features by name, each [B, ...]."""
-        import tensorflow.compat.v1 as tf
-
-        reading, batch_size = self.reading, params["batch_size"]
-        records = (
-            _repeated_records(self.paths, reading, input_context)
-            if reading.repeat
-            else _all_records(self.paths)
-        )
-        if reading.static_shapes and not reading.repeat:
-            # With batch size - 1 more records, dropping the remainder drops nothing but filling.
-            filling = tf.data.Dataset.from_tensors(self.schema.filler()).repeat(batch_size - 1)
-            records = records.concatenate(filling)
-        batches = records.batch(batch_size, drop_remainder=reading.static_shapes)
-        parsed = batches.map(self.schema.parse, num_parallel_calls=tf.data.AUTOTUNE)
-        if not reading.static_shapes:
-            parsed = parsed.map(lambda features: cut_padding(features, self.schema))
-        if self.transform is not None:
-            replicas = input_context.num_replicas_in_sync if input_context is not None else 1
-            numbered = parsed.enumerate(reading.skip // (batch_size * replicas))
-            parsed = numbered.map(self.transform, num_parallel_calls=tf.data.AUTOTUNE)
-        return parsed.prefetch(tf.data.AUTOTUNE)
-
-
-def _all_records(paths: Sequence[str]):
-    import tensorflow.compat.v1 as tf
-
-    return tf.data.TFRecordDataset(list(paths))
-
-
-def _repeated_records(paths: Sequence[str], reading: Reading, input_context):
-    """Every record of every file in each pass; files interleaved and records shuffled, seeded."""
-    import tensorflow.compat.v1 as tf
-
-    names = tf.data.Dataset.from_tensor_slices(list(paths))
-    if len(paths) == 1:
-        records = tf.data.TFRecordDataset(list(paths))
-    else:
-        names = names.shuffle(len(paths), seed=reading.seed)
-        records = names.interleave(
-            tf.data.TFRecordDataset, cycle_length=min(4, len(paths)), deterministic=True
-        )
-    if reading.shuffle_buffer > 1:
-        records = records.shuffle(reading.shuffle_buffer, seed=reading.seed)
-    records = records.repeat().skip(reading.skip)
-    if input_context is not None and input_context.num_input_pipelines > 1:
-        # Of what all hosts read and shuffle alike, so that they take the batches that one would.
-        records = records.shard(input_context.num_input_pipelines, input_context.input_pipeline_id)
-    return records
-
-
-def cut_padding(features: dict[str, Any], schema: Schema) -> dict[str, Any]:
-    """Cuts a batch after its own longest sequence: what no position needs is not computed."""
-    import tensorflow.compat.v1 as tf
-
-    mask = features["input_mask"]
-    longest = tf.maximum(1, tf.reduce_max(mask * tf.range(1, tf.shape(mask)[1] + 1)))
-    return {
-        **features,
-        **{
-            field.name: features[field.name][:, :longest]
-            for field in schema.fields
-            if field.per_position
-        },
-    }

@@ -19,6 +19,7 @@ from bert_toolkit.io.progress import Progress, size
 from bert_toolkit.pretraining import masking
 from bert_toolkit.pretraining.corpus import Corpus, Span, whole_lines
 from bert_toolkit.pretraining.masking import CONTINUES_WORD, Document, Instance
+from bert_toolkit.pretraining.schema import pretraining_schema
 from bert_toolkit.text import tokenizer_rules
 from tokenization import UNKNOWN, FullTokenizer, garbage_collection_paused
 
@@ -93,7 +94,7 @@ class Summary:
 
 def schema(settings: masking.Settings) -> tfrecord.Schema:
     """Returns the features of the records."""
-    return tfrecord.pretraining_schema(
+    return pretraining_schema(
         settings.max_seq_length,
         settings.max_predictions_per_seq,
         static_masks=settings.static_masks,

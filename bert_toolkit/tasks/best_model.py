@@ -9,9 +9,9 @@ import tensorflow.compat.v1 as tf
 from absl import logging
 
 from bert_toolkit.checkpoints import checkpoint_files, model_directory
+from bert_toolkit.checkpoints.task_file import NAME as TASK_FILE
 from bert_toolkit.errors import UserError
 from bert_toolkit.io import files
-from bert_toolkit.tasks.classification.task_data import TASK_FILE
 
 BEST = "best"  # a directory below the output directory: a complete model
 SCORE = "score.json"

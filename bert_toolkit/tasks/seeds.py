@@ -9,10 +9,10 @@ from typing import Any
 
 from absl import logging
 
+from bert_toolkit.checkpoints.task_file import NAME as TASK_FILE
 from bert_toolkit.io import files
 from bert_toolkit.tasks import best_model
 from bert_toolkit.tasks.classification.scores import is_better
-from bert_toolkit.tasks.classification.task_data import TASK_FILE
 
 TABLE = "runs.tsv"
 

@@ -14,7 +14,7 @@ from typing import Any
 import tensorflow.compat.v1 as tf
 from absl import logging
 
-from bert_toolkit.io.tfrecord import RecordInput
+from bert_toolkit.training.input_pipeline import RecordInput
 
 ITERATORS = "iterators"  # TensorFlow's collection of the input pipelines of a graph
 

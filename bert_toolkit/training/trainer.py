@@ -18,7 +18,7 @@ from bert_toolkit.cli import EXIT_TERMINATED
 from bert_toolkit.errors import UserError
 from bert_toolkit.io import tfrecord
 from bert_toolkit.options import CheckpointOptions, DeviceOptions
-from bert_toolkit.training import cluster, estimator_api, hooks, input_state
+from bert_toolkit.training import cluster, estimator_api, hooks, input_pipeline, input_state
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +80,7 @@ class Runner:
 
     def train(
         self,
-        input_fn: tfrecord.RecordInput,
+        input_fn: input_pipeline.RecordInput,
         max_steps: int,
         listeners: Sequence[tf.train.CheckpointSaverListener] = (),
     ) -> None:

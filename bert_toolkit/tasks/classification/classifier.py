@@ -14,7 +14,7 @@ from absl import logging
 from bert_toolkit import problems
 from bert_toolkit.checkpoints import checkpoint_files, model_directory, training_notes
 from bert_toolkit.errors import UserError
-from bert_toolkit.io import files, metrics_files, tfrecord
+from bert_toolkit.io import files, metrics_files
 from bert_toolkit.io.progress import Progress
 from bert_toolkit.tasks import best_model
 from bert_toolkit.tasks.classification import (
@@ -26,7 +26,7 @@ from bert_toolkit.tasks.classification import (
 )
 from bert_toolkit.tasks.classification.encoded import EncodedSplit
 from bert_toolkit.tasks.classification.task_data import Data
-from bert_toolkit.training import model_functions, trainer
+from bert_toolkit.training import input_pipeline, model_functions, trainer
 
 # Rows of eval_worst.tsv.
 WORST = 100
@@ -97,7 +97,7 @@ class Classifier:
 
     def _optimise(self, train: EncodedSplit, steps: int, listeners: Sequence) -> None:
         options = self.options
-        reading = tfrecord.Reading(
+        reading = input_pipeline.Reading(
             repeat=True,
             shuffle_buffer=len(train.owners),
             seed=options.seed,
@@ -116,7 +116,7 @@ class Classifier:
                 trainer.BatchSizes(train=options.train_batch_size),
                 self._checkpoint_options(len(train.owners)),
             )
-            data = tfrecord.RecordInput([train.path], self._schema, reading)
+            data = input_pipeline.RecordInput([train.path], self._schema, reading)
             runner.train(data, steps, listeners)
 
     def _checkpoint_options(self, rows: int):
@@ -301,13 +301,13 @@ class Classifier:
     ) -> np.ndarray:
         """Returns the outputs of a checkpoint for the examples of a split, [N, outputs]."""
         options = self.options
-        reading = tfrecord.Reading(repeat=False, static_shapes=options.static_shapes)
+        reading = input_pipeline.Reading(repeat=False, static_shapes=options.static_shapes)
         with checkpoint_files.as_tensorflow(checkpoint) as weights:
             assert weights
             model_fn = model_functions.make(self._network, None, weights, options.use_tpu)
             sizes = trainer.BatchSizes(predict=batch_size)
             runner = trainer.Runner(model_fn, None, options, sizes, quiet=True)
-            data = tfrecord.RecordInput([split.path], self._schema, reading)
+            data = input_pipeline.RecordInput([split.path], self._schema, reading)
             with Progress(what, "rows", len(split.owners)) as progress:
                 batches = []
                 for batch in runner.predict(data):

@@ -9,6 +9,7 @@ from absl import logging
 
 from bert_toolkit.io import files, tfrecord
 from bert_toolkit.io.progress import Progress
+from bert_toolkit.io.tfrecord import Field, Schema
 from bert_toolkit.problems import MULTI, REGRESSION, Problem
 from bert_toolkit.tasks.classification.task_data import Example
 from bert_toolkit.text import encoding, tokenizer_rules
@@ -69,7 +70,7 @@ class EncodedSplit:
 
 def schema(problem: Problem, max_seq_length: int) -> tfrecord.Schema:
     """Returns the features of the records: as published where there is one label a text."""
-    published = tfrecord.classification_schema(max_seq_length)
+    published = classification_schema(max_seq_length)
     label = {
         MULTI: tfrecord.Field("label_ids", len(problem.labels)),
         REGRESSION: tfrecord.Field("label_ids", 1, "float32", scalar=True),
@@ -170,3 +171,17 @@ class _Counts:
             f" {100 * self._cut / len(lengths):.1f} % cut to {cutting.max_seq_length},"
             f" {100 * self.unknown / lengths.sum():.2f} % [UNK]"
         )
+
+
+def classification_schema(max_seq_length: int) -> Schema:
+    """The features of a labelled example, as published."""
+    along = {"flag": "max_seq_length", "per_position": True}
+    return Schema(
+        (
+            Field("input_ids", max_seq_length, **along),  # type: ignore[arg-type]
+            Field("input_mask", max_seq_length, **along),  # type: ignore[arg-type]
+            Field("segment_ids", max_seq_length, **along),  # type: ignore[arg-type]
+            Field("label_ids", 1, scalar=True),
+            Field("is_real_example", 1, scalar=True, default=1),
+        )
+    )

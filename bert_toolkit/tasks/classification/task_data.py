@@ -2,7 +2,6 @@
 
 import collections
 import dataclasses
-import json
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Optional
@@ -11,7 +10,7 @@ import numpy as np
 from absl import logging
 
 from bert_toolkit import problems
-from bert_toolkit.checkpoints import hugging_face
+from bert_toolkit.checkpoints import hugging_face, task_file
 from bert_toolkit.errors import UserError
 from bert_toolkit.io import files, tables
 from bert_toolkit.io.tables import BadRow
@@ -20,7 +19,7 @@ from bert_toolkit.tasks.classification import glue
 from bert_toolkit.tasks.classification.data_options import DataOptions
 from bert_toolkit.tasks.classification.glue import Split, Task
 
-BAD_ROWS, TASK_FILE = "bad_rows.tsv", "task.json"
+BAD_ROWS = "bad_rows.tsv"
 # Bad rows that an error names; the others are counted.
 NAMED = 10
 # No name of a column is longer, in characters.
@@ -139,7 +138,7 @@ def load(
     if not bad.skip:
         bad.finish(options.output_dir)
     problem = _problem(task, raw_train, model_dirs)
-    metric = task.metric or USUAL_METRIC[problem.kind]
+    metric = task.metric or task_file.USUAL_METRIC[problem.kind]
 
     def labelled(raw: Optional[tuple[str, list[Example]]]) -> list[Example]:
         return _labelled(*raw, problem, task, bad) if raw else []
@@ -151,9 +150,6 @@ def load(
     if splits_own:
         train_rows, dev_rows[""] = _divided(train_rows, options.eval_split, problem, seed)
     return Data(problem, metric, train_rows if train else None, dev_rows, test_rows)
-
-
-USUAL_METRIC = {SINGLE: "accuracy", MULTI: "f1_micro", REGRESSION: "spearman"}
 
 
 # --- Reading ---
@@ -305,7 +301,7 @@ def _check_label(label: Any) -> None:
 
 def _problem(task: Task, train: Any, directories: Sequence[str]) -> Problem:
     """Returns what is to be predicted: declared, or known to a model, or seen in the data."""
-    known = stored(directories) if train is None else None
+    known = task_file.read(directories) if train is None else None
     if task.kind is not None and (task.labels is not None or task.kind == REGRESSION):
         return _in_order_of(known, Problem(task.kind, task.labels or ()))
     if train is None:
@@ -397,35 +393,9 @@ def _as_stored(label: Any, kind: Optional[str], separator: Optional[str]) -> Any
     return text or None
 
 
-def stored(directories: Sequence[str]) -> Optional[Problem]:
-    """Returns what the model in the first directory that has one predicts; None if none has.
-
-    The directory is one that `store` wrote to, or one of Hugging Face's.
-    """
-    for directory in directories:
-        path = os.path.join(directory, TASK_FILE)
-        if files.exists(path):
-            task = json.loads(files.read_text(path))
-            return Problem(task["problem_type"], tuple(task["labels"]))
-        path = os.path.join(directory, hugging_face.CONFIG)
-        if files.exists(path):
-            return hugging_face.problem_of(path)
-    return None
-
-
 def store(directory: str, data: Data) -> None:
     """Writes what is predicted beside a model, for later runs."""
-    store_problem(directory, data.problem, data.metric)
-
-
-def store_problem(directory: str, problem: Problem, metric: Optional[str] = None) -> None:
-    """Writes what a model predicts, and a metric that it is judged by, else the usual one."""
-    task = {
-        "problem_type": problem.kind,
-        "labels": problem.labels,
-        "metric": metric or USUAL_METRIC[problem.kind],
-    }
-    files.write_text(os.path.join(directory, TASK_FILE), json.dumps(task, indent=2) + "\n")
+    task_file.write(directory, data.problem, data.metric)
 
 
 def _labelled(
