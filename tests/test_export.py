@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf2
 import tensorflow.compat.v1 as tf
 from conftest import GOLDEN, run_stage
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import bert_toolkit
@@ -244,6 +244,7 @@ texts = st.lists(
 
 @pytest.mark.slow
 @settings(max_examples=60, deadline=None)
+@example(["\x000[MA\0SK]", "[MASK]\0"], 20)
 @given(texts, st.integers(5, 20))
 def test_texts_in_the_graph_become_what_python_makes_of_them(in_graph, texts, length):
     for rules in (

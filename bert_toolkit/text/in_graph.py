@@ -76,6 +76,8 @@ class GraphTokenizer:
             return self._ids_of_pieces(texts)
         longest_first = sorted(self._whole, key=lambda token: (-len(token), token))
         pattern = "|".join(map(_quoted, longest_first))
+        # Text ends at a null character for that operation; others are dropped like it.
+        texts = tf.strings.regex_replace(texts, r"\x{0}", "\x01")
         parts = self._text.regex_split(texts, pattern, pattern)  # [B, (parts)]
         table = tf.lookup.StaticHashTable(
             tf.lookup.KeyValueTensorInitializer(
