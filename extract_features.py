@@ -212,7 +212,7 @@ def run(options: Options) -> int:
     """
     # TensorFlow is imported when a model is needed, so that --help and mistakes answer at once.
     check_files(options)
-    from bert_toolkit.checkpoints import checkpoint_files, model_directory, training_notes
+    from bert_toolkit.checkpoints import checkpoint_files, model_directory, restore, training_notes
     from bert_toolkit.features import vectors
     from bert_toolkit.training import model_functions, trainer
 
@@ -256,7 +256,7 @@ def run(options: Options) -> int:
                 None,
                 init_checkpoint,
                 options.use_tpu,
-                if_untrained=checkpoint_files.ANOTHER_CHECKPOINT,
+                if_untrained=restore.ANOTHER_CHECKPOINT,
             ),
             None,
             options,

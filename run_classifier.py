@@ -237,9 +237,10 @@ def run(options: Options) -> dict[str, Any]:
 
 def run_once(options: Options) -> dict[str, Any]:
     """Does all for one seed."""
-    from bert_toolkit.checkpoints import checkpoint_files, model_directory, training_notes
+    from bert_toolkit.checkpoints import model_directory, training_notes
     from bert_toolkit.tasks import best_model
     from bert_toolkit.tasks.classification import classifier, encoded, task_data
+    from bert_toolkit.training import output_dir
 
     trains, evaluates, predicts = options.actions()
     task = options.task()
@@ -261,11 +262,11 @@ def run_once(options: Options) -> dict[str, Any]:
     )
     model_directory.check_labels(options.output_dir, data.problem.labels)
     if trains:
-        checkpoint_files.begin(options.output_dir, options.resume, options.overwrite)
+        output_dir.begin(options.output_dir, options.resume, options.overwrite)
         for line in task_data.describe(data):
             logging.info("%s", line)
     else:
-        checkpoint_files.leave_damaged(options.output_dir)
+        output_dir.leave_damaged(options.output_dir)
 
     tokenizer = model.tokenizer()
     vocabulary = training_notes.Vocabulary.of(model.vocab_file or "")

@@ -218,7 +218,7 @@ def run(options: Options) -> dict[str, Any]:
     # TensorFlow is imported when a model is needed, so that --help and mistakes answer at once.
     from bert_toolkit.checkpoints import checkpoint_files, model_directory
     from bert_toolkit.pretraining.network import pretraining_network
-    from bert_toolkit.training import model_functions, trainer
+    from bert_toolkit.training import model_functions, output_dir, trainer
 
     model = model_directory.find(options)
     train_files = _expand(options.input_file, "input_file") if options.do_train else []
@@ -236,9 +236,9 @@ def run(options: Options) -> dict[str, Any]:
         check_vocabularies(paths, model, options)
     files.make_directory(options.output_dir, "output_dir")
     if options.do_train:
-        checkpoint_files.begin(options.output_dir, options.resume, options.overwrite)
+        output_dir.begin(options.output_dir, options.resume, options.overwrite)
     else:
-        checkpoint_files.leave_damaged(options.output_dir)
+        output_dir.leave_damaged(options.output_dir)
 
     with checkpoint_files.as_tensorflow(model.init_checkpoint) as init_checkpoint:
         if init_checkpoint and data.use_next_sentence and not options.do_train:

@@ -32,7 +32,7 @@ sys.path.insert(0, sys.argv[4])
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 import tensorflow.compat.v1 as tf
 from bert_toolkit import estimator_api, checkpoints, features, model_dirs, vectors
-from bert_toolkit.cli import ModelOptions
+from bert_toolkit.options import ModelOptions
 from bert_toolkit.engine import Engine
 
 bert_dir, input_file, output_file = sys.argv[1:4]

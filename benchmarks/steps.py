@@ -33,7 +33,6 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, ROOT)
 BATCH, THREADS, WARM_UP = 32, 2, 3
 WORKS = ("finetune", "pretrain", "infer", "base_train", "base_infer")
-from bert_toolkit.pretraining.network import pretraining_network
 
 
 def make_batches(arguments, work, count):
@@ -120,9 +119,10 @@ def run_ours(arguments, work, batches, parts=1, xla=False, **choices):
     import tensorflow.compat.v1 as tf
 
     import modeling
-    from bert_toolkit.checkpoints import checkpoint_files
+    from bert_toolkit.checkpoints import checkpoint_files, restore
     from bert_toolkit.compute import Engine
     from bert_toolkit.features import vectors
+    from bert_toolkit.pretraining.network import pretraining_network
     from bert_toolkit.problems import SINGLE, Problem
     from bert_toolkit.tasks.classification import classifier_network
     from bert_toolkit.training import model_functions
@@ -160,8 +160,8 @@ def run_ours(arguments, work, batches, parts=1, xla=False, **choices):
                 places["unique_ids"] = tf.zeros([BATCH], tf.int32)
                 fetched = network(places, "infer").predictions["layer_-1"]
                 if weights:
-                    fitting = checkpoint_files.fit(weights, tf.trainable_variables())
-                    checkpoint_files.restore_at_start(weights, fitting)
+                    fitting = restore.fit(weights, tf.trainable_variables())
+                    restore.restore_at_start(weights, fitting)
             else:
                 model_fn = model_functions.make(network, directory, weights, training=training)
                 fetched = model_fn(places, None, "train", {}).train_op

@@ -8,7 +8,7 @@ from conftest import GOLDEN
 from safetensors.numpy import save_file
 
 import modeling
-from bert_toolkit.checkpoints import checkpoint_files
+from bert_toolkit.checkpoints import checkpoint_files, hugging_face_names, restore
 from bert_toolkit.errors import UserError
 from bert_toolkit.features import vectors
 from bert_toolkit.training import model_functions
@@ -62,8 +62,8 @@ def pooled_output(checkpoint, tmp_path):
     ):
         inputs = [tf.constant(BATCH[name]) for name in ("input_ids", "input_mask", "segment_ids")]
         model = modeling.BertModel(CONFIG, False, *inputs)
-        fitting = checkpoint_files.fit(weights, tf.trainable_variables())
-        checkpoint_files.restore_at_start(weights, fitting)
+        fitting = restore.fit(weights, tf.trainable_variables())
+        restore.restore_at_start(weights, fitting)
         session.run(tf.global_variables_initializer())
         return session.run(model.get_pooled_output()), fitting
 
@@ -135,9 +135,9 @@ def test_bfloat16_weights_are_read(tmp_path):
 
 
 def test_names_of_classification_heads():
-    assert checkpoint_files.name_from_hugging_face("classifier.weight") == "output_weights"
-    assert checkpoint_files.name_from_hugging_face("classifier.bias") == "output_bias"
-    assert checkpoint_files.name_from_hugging_face("cls.predictions.decoder.bias") is None
+    assert hugging_face_names.to_published("classifier.weight") == "output_weights"
+    assert hugging_face_names.to_published("classifier.bias") == "output_bias"
+    assert hugging_face_names.to_published("cls.predictions.decoder.bias") is None
 
 
 @pytest.mark.parametrize(
@@ -190,9 +190,7 @@ def test_a_checkpoint_without_an_encoder_is_an_error(tmp_path):
 
 
 def test_what_was_restored_and_what_not_is_told():
-    fitting = checkpoint_files.Fit(
-        ["a"] * 3, ["new"], ["output_bias"], ["1", "2", "3", "4", "5", "6"]
-    )
+    fitting = restore.Fit(["a"] * 3, ["new"], ["output_bias"], ["1", "2", "3", "4", "5", "6"])
     assert fitting.text() == (
         "restored 3 variables; new new, as the checkpoint has none of that name; output_bias new, as the"
         " checkpoint has them for other labels; 1, 2, 3, 4 and 2 more in the checkpoint, but not in this model"

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from conftest import GOLDEN
 
-from bert_toolkit.checkpoints import checkpoint_files, hugging_face
+from bert_toolkit.checkpoints import checkpoint_files, hugging_face_names
 from bert_toolkit.commands import convert_checkpoint
 from bert_toolkit.errors import UserError
 
@@ -38,10 +38,10 @@ def test_names_and_their_inverse():
     names = list(checkpoint_files.shapes(str(GOLDEN / "model/bert_model.ckpt")))
     names += ["output_weights", "output_bias"]
     for name in names:
-        assert checkpoint_files.name_from_hugging_face(hugging_face.name_of(name)) == name
-    assert hugging_face.name_of("output_weights") == "classifier.weight"
+        assert hugging_face_names.to_published(hugging_face_names.to_hugging_face(name)) == name
+    assert hugging_face_names.to_hugging_face("output_weights") == "classifier.weight"
     assert (
-        hugging_face.name_of("bert/encoder/layer_11/attention/self/query/kernel")
+        hugging_face_names.to_hugging_face("bert/encoder/layer_11/attention/self/query/kernel")
         == "bert.encoder.layer.11.attention.self.query.weight"
     )
 

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 
 import bert_toolkit
 from bert_toolkit.checkpoints import checkpoint_files
-from bert_toolkit.cli import ModelOptions
 from bert_toolkit.commands import export_model
 from bert_toolkit.errors import UserError
 from bert_toolkit.inference import text_classifier
+from bert_toolkit.options import ModelOptions
 from bert_toolkit.text import encoding, tokenizer_rules
 from bert_toolkit.text import in_graph as graph_text
 from tokenization import AddedToken, FullTokenizer

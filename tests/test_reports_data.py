@@ -28,7 +28,7 @@ TRAIN = task_data.Wanted(True, False, False)
 
 def load(splits=TRAIN, **flags):
     options = DataOptions(**flags)
-    problems = options.data_problems()
+    problems = options.data_conflicts()
     if problems:
         raise UserError("\n".join(problems))
     return task_data.load(options.task(), options, splits, 0, [])

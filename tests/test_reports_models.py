@@ -16,9 +16,9 @@ import extract_features
 import run_classifier
 import run_pretraining
 from bert_toolkit.checkpoints import checkpoint_files, hugging_face, task_file
-from bert_toolkit.cli import ModelOptions
 from bert_toolkit.commands import convert_checkpoint, export_model, extend_vocab
 from bert_toolkit.errors import UserError
+from bert_toolkit.options import ModelOptions
 from bert_toolkit.problems import MULTI, REGRESSION, SINGLE, Problem
 from bert_toolkit.text import tokenizer_config, tokenizer_rules
 from modeling import BertConfig

@@ -9,7 +9,7 @@ from conftest import GOLDEN
 
 import modeling
 import optimization
-from bert_toolkit.checkpoints import checkpoint_files
+from bert_toolkit.checkpoints import checkpoint_files, restore
 from bert_toolkit.compute import DEFAULT_ENGINE
 from bert_toolkit.errors import UserError
 from bert_toolkit.pretraining.network import pretraining_network
@@ -43,7 +43,7 @@ def train(kind, training=PLAIN, dropout=0.0, **engine):
         step = training_step.make(network, features, training)
         weights = checkpoint_files.Weights(str(GOLDEN / "model/bert_model.ckpt"), "golden")
         variables = tf.trainable_variables()
-        checkpoint_files.restore_at_start(weights, checkpoint_files.fit(weights, variables))
+        restore.restore_at_start(weights, restore.fit(weights, variables))
         session.run([tf.global_variables_initializer(), tf.local_variables_initializer()])
         values = [session.run([step.values, step.operation])[0] for _ in range(STEPS)]
         slots = {variable.op.name for variable in tf.global_variables()}

@@ -1,33 +1,25 @@
-"""Checkpoints: finding them, reading Hugging Face's, starting a model from one, telling the fit."""
+"""Checkpoints in every layout: found, read, written."""
 
 import contextlib
-import dataclasses
-import glob
 import json
 import os
 import re
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, Optional
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple, Optional
 
 import numpy as np
 import tensorflow.compat.v1 as tf
-from absl import logging
 
-from bert_toolkit.checkpoints import object_based
+from bert_toolkit.checkpoints import hugging_face_names, object_based
 from bert_toolkit.errors import UserError
 from bert_toolkit.io import files
-from bert_toolkit.training import cluster
 
 SAFETENSORS = "model.safetensors"
 SHARDED = f"{SAFETENSORS}.index.json"  # lists the files that weights are divided among
 GOOGLE_NAME = "bert_model.ckpt"
 
-# A classifier's head may have another size than the one in the checkpoint, when it was trained for
-# other labels; it then starts anew. No other variable may.
-HEADS = ("output_weights", "output_bias")
-
-_NOT_WEIGHTS = re.compile(r"(^|/)(adam_[mv]|global_step|lamb_[mv])$|^_CHECKPOINTABLE|^save_counter")
+NOT_WEIGHTS = re.compile(r"(^|/)(adam_[mv]|global_step|lamb_[mv])$|^_CHECKPOINTABLE|^save_counter")
 
 
 # --- Finding ---
@@ -152,123 +144,6 @@ def _first_line(error: Exception) -> str:
     return (str(error) or type(error).__name__).splitlines()[0]
 
 
-# What training writes to its directory, beside the model's files.
-_TRAINED = (
-    "checkpoint",
-    "model.ckpt-*",
-    "input.ckpt-*",
-    "graph.pbtxt",
-    "events.out.tfevents.*",
-    "training_log.jsonl",
-    "best/*",
-    "calibration.json",
-)
-
-
-def begin(directory: str, resume: bool, overwrite: bool) -> None:
-    """Makes a directory ready for training: to go on, or to start anew.
-
-    Raises:
-      UserError: it holds a checkpoint, and neither going on nor overwriting is wanted.
-    """
-    if overwrite:
-        paths = [
-            path
-            for pattern in _TRAINED
-            for path in tf.io.gfile.glob(os.path.join(glob.escape(directory), pattern))
-        ]
-        for path in paths:
-            tf.io.gfile.remove(path)
-        if paths:
-            logging.info("%s: %d files of an earlier run removed", directory, len(paths))
-        return
-    leave_damaged(directory)
-    latest = tf.train.latest_checkpoint(directory)
-    if latest and not resume:
-        raise UserError(
-            f"--noresume, but {latest} is there; pass --resume to go on from it, or"
-            f" {to_begin_anew()}"
-        )
-
-
-def to_begin_anew() -> str:
-    """Returns what to do for a new start, in words."""
-    if cluster.size() > 1:  # where --overwrite is refused
-        return "use another --output_dir to begin anew"
-    return "pass --overwrite to begin anew (another --output_dir keeps both)"
-
-
-def leave_damaged(directory: str) -> None:
-    """Makes the last checkpoint of an output directory that can be read the latest one.
-
-    A machine that goes down may leave the last one incomplete; the one before is as good a place to
-    go on from.
-    """
-    state = tf.train.get_checkpoint_state(directory)
-    prefixes = list(state.all_model_checkpoint_paths) if state else []
-    for index in reversed(range(len(prefixes))):
-        damage = _damage(prefixes[index])
-        if damage is None:
-            if index < len(prefixes) - 1:
-                tf.train.update_checkpoint_state(directory, prefixes[index], prefixes[: index + 1])
-            return
-        logging.warning("%s cannot be read (%s); taking the one before", prefixes[index], damage)
-    if prefixes:
-        raise UserError(
-            f"{directory}: none of its checkpoints can be read; remove it, or use another"
-            " --output_dir"
-        )
-
-
-def _damage(prefix: str) -> Optional[str]:
-    """Returns what is wrong with a checkpoint, reading all of it; None if nothing is."""
-    try:
-        reader = tf.train.load_checkpoint(prefix)
-        for name in reader.get_variable_to_shape_map():
-            reader.get_tensor(name)
-    except Exception as error:
-        return _first_line(error)
-    return None
-
-
-# --- Hugging Face's names ---
-
-# Copies of the word embeddings and the output bias, and a constant.
-_HUGGING_FACE_COPIES = re.compile(r"cls\.predictions\.decoder\.|embeddings\.position_ids$")
-
-# What the last part of a name becomes; the first ending that fits is taken.
-_HUGGING_FACE_ENDINGS = (
-    ("LayerNorm.weight", "LayerNorm.gamma"),
-    ("LayerNorm.bias", "LayerNorm.beta"),
-    ("_embeddings.weight", "_embeddings"),
-    ("cls.predictions.bias", "cls.predictions.output_bias"),
-    ("seq_relationship.weight", "seq_relationship.output_weights"),
-    ("seq_relationship.bias", "seq_relationship.output_bias"),
-    ("classifier.weight", "output_weights"),
-    ("classifier.bias", "output_bias"),
-    (".weight", ".kernel"),
-)
-
-
-def name_from_hugging_face(name: str) -> Optional[str]:
-    """Returns the published name of one of Hugging Face's weights; None for copies and constants.
-
-    For example bert.encoder.layer.0.attention.self.query.weight, or the same without "bert.", is
-    bert/encoder/layer_0/attention/self/query/kernel.
-    """
-    if _HUGGING_FACE_COPIES.search(name):
-        return None
-    name = name.removeprefix("bert.")
-    if name.startswith(("embeddings.", "encoder.", "pooler.")):
-        name = f"bert.{name}"
-    name = re.sub(r"\.layer\.(\d+)\.", r".layer_\1.", name)
-    for ending, published in _HUGGING_FACE_ENDINGS:
-        if name.endswith(ending):
-            name = name.removesuffix(ending) + published
-            break
-    return name.replace(".", "/")
-
-
 def read_safetensors(path: str) -> dict[str, np.ndarray]:
     """Returns the weights of a .safetensors file, float32, under their published names.
 
@@ -277,7 +152,7 @@ def read_safetensors(path: str) -> dict[str, np.ndarray]:
     """
     weights: dict[str, np.ndarray] = {}
     for original, tensor in _read_tensors(path):
-        name = name_from_hugging_face(original)
+        name = hugging_face_names.to_published(original)
         if name is not None:
             value = tensor.astype(np.float32)
             weights[name] = value.T if name.endswith("/kernel") else value
@@ -335,7 +210,7 @@ def read(checkpoint: str) -> dict[str, np.ndarray]:
     reader = tf.train.load_checkpoint(checkpoint)
     if object_based.is_object_based(there):
         return object_based.read(reader, checkpoint)
-    names = [name for name in there if not _NOT_WEIGHTS.search(name)]
+    names = [name for name in there if not NOT_WEIGHTS.search(name)]
     return {name: reader.get_tensor(name) for name in names}
 
 
@@ -373,137 +248,3 @@ def save(prefix: str, weights: Mapping[str, np.ndarray]) -> None:
             prefix=prefix, tensor_names=names, shape_and_slices=[""] * len(names), tensors=values
         )
         session.run(operation, {value: weights[name] for value, name in zip(values, names)})
-
-
-# --- Initialising ---
-
-
-@dataclasses.dataclass(frozen=True)
-class Fit:
-    """How a checkpoint fits a model: variable names.
-
-    Attributes:
-      restored: taken from the checkpoint.
-      absent: in the model only.
-      resized: heads whose size differs, which start anew.
-      unused: in the checkpoint only, optimizer state aside.
-    """
-
-    restored: Sequence[str]
-    absent: Sequence[str]
-    resized: Sequence[str]
-    unused: Sequence[str]
-
-    def text(self) -> str:
-        """Returns the fit as a line to read."""
-        parts = [f"restored {len(self.restored)} variables"]
-        for names, what in (
-            (self.absent, "new, as the checkpoint has none of that name"),
-            (self.resized, "new, as the checkpoint has them for other labels"),
-            (self.unused, "in the checkpoint, but not in this model"),
-        ):
-            if names:
-                parts.append(f"{some(names)} {what}")
-        return "; ".join(parts)
-
-
-def some(names: Sequence[str], most: int = 4) -> str:
-    """Returns the first of some names, and how many more there are."""
-    shown = ", ".join(names[:most])
-    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
-
-
-def fit(weights: Weights, variables: Sequence[Any]) -> Fit:
-    """Compares a checkpoint with a model's variables, as `fit_shapes` does."""
-    return fit_shapes(shapes(weights.prefix), weights.source, variables)
-
-
-def fit_shapes(there: Mapping[str, Sequence[int]], source: str, variables: Sequence[Any]) -> Fit:
-    """Compares the shapes of weights, which `source` has, with a model's variables.
-
-    Raises:
-      UserError: a variable other than a head has another shape there, or no variable of the
-        encoder fits.
-    """
-    here = {variable.op.name: variable.shape.as_list() for variable in variables}
-    common = [name for name in here if name in there]
-    resized = [name for name in common if here[name] != list(there[name])]
-    for name in resized:
-        if name not in HEADS:
-            raise UserError(
-                f"{source}: {name} has shape {there[name]}, but the model's config makes it"
-                f" {here[name]}; use the config that belongs to this checkpoint"
-            )
-    restored = [name for name in common if name not in resized]
-    if not any(name.startswith("bert/") for name in restored):
-        found = sorted(name for name in there if not _NOT_WEIGHTS.search(name))
-        raise UserError(
-            f"{source}: none of its variables belongs to a BERT encoder (it has"
-            f" {some(found, 3)}); expected names such as bert/embeddings/word_embeddings"
-        )
-    return Fit(
-        restored=restored,
-        absent=[name for name in here if name not in there],
-        resized=resized,
-        unused=sorted(name for name in there if name not in here and not _NOT_WEIGHTS.search(name)),
-    )
-
-
-ANOTHER_CHECKPOINT = "use a checkpoint that has them"
-
-
-def check_complete(fitting: Fit, source: str, advice: str = ANOTHER_CHECKPOINT) -> None:
-    """Raises a UserError if a network that is not trained any more has variables to start anew.
-
-    Args:
-      fitting: of the checkpoint and the network.
-      source: the checkpoint.
-      advice: what to do where a part is missing.
-    """
-    if fitting.absent:
-        raise UserError(
-            f"{source}: has no trained {some(fitting.absent)}, which this needs; {advice}"
-        )
-    if fitting.resized:
-        raise UserError(
-            f"{source}: its {some(fitting.resized)} are for another number of labels than there are"
-            " here; expected the labels that it was trained for; give those"
-        )
-
-
-def restore_at_start(weights: Weights, fitting: Fit) -> None:
-    """Makes the variables of the current graph that fit start with the checkpoint's values."""
-    tf.train.init_from_checkpoint(weights.prefix, {name: name for name in fitting.restored})
-
-
-def assign(session: Any, weights: Mapping[str, np.ndarray], names: Sequence[str]) -> None:
-    """Initialises variables of a session's graph with arrays; quicker than by a checkpoint."""
-    variables = {variable.op.name: variable for variable in tf.global_variables()}
-    values = {variables[name].initial_value: weights[name] for name in names}
-    session.run([variables[name].initializer for name in names], values)
-
-
-def check_same_model(checkpoint: str, variables: Sequence[Any]) -> None:
-    """Raises a UserError if the `checkpoint` in an output directory has not these `variables`."""
-    there = shapes(checkpoint)
-    for variable in variables:
-        name, shape = variable.op.name, variable.shape.as_list()
-        if there.get(name) != shape:
-            found = f"has shape {there[name]}, here {shape}" if name in there else "is not in it"
-            raise UserError(
-                f"{os.path.dirname(checkpoint)} holds another model: {name} {found}"
-                f" ({os.path.basename(checkpoint)}); use another --output_dir, or remove that one"
-            )
-
-
-def warn_of_new_encoder_variables(fitting: Fit) -> None:
-    """Says when a part of the encoder itself starts from random values."""
-    new = [
-        name
-        for name in fitting.absent
-        if name.startswith("bert/") and not name.startswith("bert/pooler/")
-    ]
-    if new:
-        logging.warning(
-            "%d variables of the encoder start from random values: %s", len(new), some(new)
-        )

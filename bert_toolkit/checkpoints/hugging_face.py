@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Optional
 
 import numpy as np
 
+from bert_toolkit.checkpoints import hugging_face_names
 from bert_toolkit.errors import UserError
 from bert_toolkit.io import files
 from bert_toolkit.problems import MULTI, REGRESSION, SINGLE, Problem
@@ -20,18 +21,6 @@ if TYPE_CHECKING:  # it imports TensorFlow
 CONFIG, WEIGHTS, VOCABULARY = "config.json", "model.safetensors", "vocab.txt"
 TOKENIZER = "tokenizer_config.json"
 
-# What the last part of a published name becomes.
-_ENDINGS = (
-    ("cls/predictions/output_bias", "cls/predictions/bias"),
-    ("seq_relationship/output_weights", "seq_relationship/weight"),
-    ("seq_relationship/output_bias", "seq_relationship/bias"),
-    ("output_weights", "classifier/weight"),
-    ("output_bias", "classifier/bias"),
-    ("LayerNorm/gamma", "LayerNorm/weight"),
-    ("LayerNorm/beta", "LayerNorm/bias"),
-    ("_embeddings", "_embeddings/weight"),
-    ("/kernel", "/weight"),
-)
 _ACTIVATIONS = {"gelu_tanh": "gelu_new"}
 _PROBLEMS = {
     SINGLE: "single_label_classification",
@@ -80,16 +69,6 @@ def problem_of(path: str) -> Optional[Problem]:
     return Problem(kinds[kind], () if kinds[kind] == REGRESSION else labels)
 
 
-def name_of(published: str) -> str:
-    """Returns Hugging Face's name of a weight; checkpoints.name_from_hugging_face inverts it."""
-    name = published
-    for ending, theirs in _ENDINGS:
-        if name.endswith(ending):
-            name = name.removesuffix(ending) + theirs
-            break
-    return re.sub(r"/layer_(\d+)/", r"/layer/\1/", name).replace("/", ".")
-
-
 def architecture(names: Sequence[str]) -> str:
     """Returns the class of transformers that has the heads of a model."""
     if "output_weights" in names:
@@ -124,7 +103,7 @@ def write(
     theirs = architecture(list(weights))
     tensors = {}
     for name, value in weights.items():
-        new = name_of(name)
+        new = hugging_face_names.to_hugging_face(name)
         if theirs == "BertModel":
             new = new.removeprefix("bert.")
         # torch keeps the kernel of a linear layer as [out, in].

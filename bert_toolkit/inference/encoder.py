@@ -18,7 +18,7 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 
 import modeling
-from bert_toolkit.checkpoints import checkpoint_files, model_directory, training_notes
+from bert_toolkit.checkpoints import checkpoint_files, model_directory, restore, training_notes
 from bert_toolkit.errors import UserError
 from bert_toolkit.features import vectors
 from bert_toolkit.features.layers import parse_layers
@@ -71,12 +71,12 @@ class Model:
             self._output = outputs.predictions[output]
             weights = checkpoint_files.read(checkpoint)
             shapes = {name: value.shape for name, value in weights.items()}
-            fitting = checkpoint_files.fit_shapes(shapes, checkpoint, tf.trainable_variables())
-            checkpoint_files.check_complete(fitting, checkpoint)
+            fitting = restore.fit_shapes(shapes, checkpoint, tf.trainable_variables())
+            restore.check_complete(fitting, checkpoint)
             config = tf.ConfigProto(allow_soft_placement=True)
             config.gpu_options.allow_growth = True
             self._session = tf.Session(graph=graph, config=config)
-            checkpoint_files.assign(self._session, weights, fitting.restored)
+            restore.assign(self._session, weights, fitting.restored)
 
     def run(self, texts: Sequence[Text], batch_size: int) -> np.ndarray:
         """Returns the output for each text, [texts, ...], in their order."""

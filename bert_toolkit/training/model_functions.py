@@ -8,10 +8,10 @@ from absl import logging
 
 import modeling
 import optimization
-from bert_toolkit.checkpoints import checkpoint_files
+from bert_toolkit.checkpoints import checkpoint_files, restore
 from bert_toolkit.compute import Engine
 from bert_toolkit.errors import UserError
-from bert_toolkit.training import cluster, estimator_api, hooks, training_step
+from bert_toolkit.training import cluster, estimator_api, hooks, output_dir, training_step
 from bert_toolkit.training.estimator_api import EVAL, PREDICT, TRAIN
 from bert_toolkit.training.outputs import Network
 from bert_toolkit.training.training_step import Training
@@ -119,7 +119,7 @@ def _initial_weights(
     variables = tf.trainable_variables()
     latest = tf.train.latest_checkpoint(model_dir) if model_dir else None
     if latest:  # the Estimator restores it
-        checkpoint_files.check_same_model(latest, variables)
+        restore.check_same_model(latest, variables)
         return None
     training = mode == TRAIN
     if init_checkpoint is None:
@@ -130,17 +130,17 @@ def _initial_weights(
             )
         logging.info("starting from random weights")
         return None
-    fitting = checkpoint_files.fit(init_checkpoint, variables)
+    fitting = restore.fit(init_checkpoint, variables)
     logging.info("%s: %s", init_checkpoint.source, fitting.text())
-    checkpoint_files.warn_of_new_encoder_variables(fitting)
+    restore.warn_of_new_encoder_variables(fitting)
     if not training:
-        checkpoint_files.check_complete(fitting, init_checkpoint.source, if_untrained)
+        restore.check_complete(fitting, init_checkpoint.source, if_untrained)
     if not use_tpu:
-        checkpoint_files.restore_at_start(init_checkpoint, fitting)
+        restore.restore_at_start(init_checkpoint, fitting)
         return None
 
     def scaffold():
-        checkpoint_files.restore_at_start(init_checkpoint, fitting)
+        restore.restore_at_start(init_checkpoint, fitting)
         return tf.train.Scaffold()
 
     return scaffold
@@ -171,7 +171,7 @@ def starting_step(
             num_train_steps,
             trained,
             flag,
-            checkpoint_files.to_begin_anew(),
+            output_dir.to_begin_anew(),
         )
     else:
         say = logging.warning if differences else logging.info

@@ -26,7 +26,7 @@ from bert_toolkit.tasks.classification import (
 )
 from bert_toolkit.tasks.classification.encoded import EncodedSplit
 from bert_toolkit.tasks.classification.task_data import Data
-from bert_toolkit.training import input_pipeline, model_functions, trainer
+from bert_toolkit.training import input_pipeline, model_functions, output_dir, trainer
 
 # Rows of eval_worst.tsv.
 WORST = 100
@@ -77,7 +77,7 @@ class Classifier:
             logging.warning(
                 "nothing to train: the run was stopped early before; raise"
                 " --early_stopping_patience to train on, or %s",
-                checkpoint_files.to_begin_anew(),
+                output_dir.to_begin_anew(),
             )
             return
         model_directory.write(self.directory, self.model, self.problem.labels)

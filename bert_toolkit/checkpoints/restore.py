@@ -1,0 +1,148 @@
+"""How weights fit a model, and how its variables get them."""
+
+import dataclasses
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow.compat.v1 as tf
+from absl import logging
+
+from bert_toolkit.checkpoints.checkpoint_files import NOT_WEIGHTS, Weights, shapes
+from bert_toolkit.errors import UserError
+
+# A classifier's head may have another size than the one in the checkpoint, when it was trained for
+# other labels; it then starts anew. No other variable may.
+HEADS = ("output_weights", "output_bias")
+
+
+@dataclasses.dataclass(frozen=True)
+class Fit:
+    """How a checkpoint fits a model: variable names.
+
+    Attributes:
+      restored: taken from the checkpoint.
+      absent: in the model only.
+      resized: heads whose size differs, which start anew.
+      unused: in the checkpoint only, optimizer state aside.
+    """
+
+    restored: Sequence[str]
+    absent: Sequence[str]
+    resized: Sequence[str]
+    unused: Sequence[str]
+
+    def text(self) -> str:
+        """Returns the fit as a line to read."""
+        parts = [f"restored {len(self.restored)} variables"]
+        for names, what in (
+            (self.absent, "new, as the checkpoint has none of that name"),
+            (self.resized, "new, as the checkpoint has them for other labels"),
+            (self.unused, "in the checkpoint, but not in this model"),
+        ):
+            if names:
+                parts.append(f"{some(names)} {what}")
+        return "; ".join(parts)
+
+
+def some(names: Sequence[str], most: int = 4) -> str:
+    """Returns the first of some names, and how many more there are."""
+    shown = ", ".join(names[:most])
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
+
+
+def fit(weights: Weights, variables: Sequence[Any]) -> Fit:
+    """Compares a checkpoint with a model's variables, as `fit_shapes` does."""
+    return fit_shapes(shapes(weights.prefix), weights.source, variables)
+
+
+def fit_shapes(there: Mapping[str, Sequence[int]], source: str, variables: Sequence[Any]) -> Fit:
+    """Compares the shapes of weights, which `source` has, with a model's variables.
+
+    Raises:
+      UserError: a variable other than a head has another shape there, or no variable of the
+        encoder fits.
+    """
+    here = {variable.op.name: variable.shape.as_list() for variable in variables}
+    common = [name for name in here if name in there]
+    resized = [name for name in common if here[name] != list(there[name])]
+    for name in resized:
+        if name not in HEADS:
+            raise UserError(
+                f"{source}: {name} has shape {there[name]}, but the model's config makes it"
+                f" {here[name]}; use the config that belongs to this checkpoint"
+            )
+    restored = [name for name in common if name not in resized]
+    if not any(name.startswith("bert/") for name in restored):
+        found = sorted(name for name in there if not NOT_WEIGHTS.search(name))
+        raise UserError(
+            f"{source}: none of its variables belongs to a BERT encoder (it has"
+            f" {some(found, 3)}); expected names such as bert/embeddings/word_embeddings"
+        )
+    return Fit(
+        restored=restored,
+        absent=[name for name in here if name not in there],
+        resized=resized,
+        unused=sorted(name for name in there if name not in here and not NOT_WEIGHTS.search(name)),
+    )
+
+
+ANOTHER_CHECKPOINT = "use a checkpoint that has them"
+
+
+def check_complete(fitting: Fit, source: str, advice: str = ANOTHER_CHECKPOINT) -> None:
+    """Raises a UserError if a network that is not trained any more has variables to start anew.
+
+    Args:
+      fitting: of the checkpoint and the network.
+      source: the checkpoint.
+      advice: what to do where a part is missing.
+    """
+    if fitting.absent:
+        raise UserError(
+            f"{source}: has no trained {some(fitting.absent)}, which this needs; {advice}"
+        )
+    if fitting.resized:
+        raise UserError(
+            f"{source}: its {some(fitting.resized)} are for another number of labels than there are"
+            " here; expected the labels that it was trained for; give those"
+        )
+
+
+def restore_at_start(weights: Weights, fitting: Fit) -> None:
+    """Makes the variables of the current graph that fit start with the checkpoint's values."""
+    tf.train.init_from_checkpoint(weights.prefix, {name: name for name in fitting.restored})
+
+
+def assign(session: Any, weights: Mapping[str, np.ndarray], names: Sequence[str]) -> None:
+    """Initialises variables of a session's graph with arrays; quicker than by a checkpoint."""
+    variables = {variable.op.name: variable for variable in tf.global_variables()}
+    values = {variables[name].initial_value: weights[name] for name in names}
+    session.run([variables[name].initializer for name in names], values)
+
+
+def check_same_model(checkpoint: str, variables: Sequence[Any]) -> None:
+    """Raises a UserError if the `checkpoint` in an output directory has not these `variables`."""
+    there = shapes(checkpoint)
+    for variable in variables:
+        name, shape = variable.op.name, variable.shape.as_list()
+        if there.get(name) != shape:
+            found = f"has shape {there[name]}, here {shape}" if name in there else "is not in it"
+            raise UserError(
+                f"{os.path.dirname(checkpoint)} holds another model: {name} {found}"
+                f" ({os.path.basename(checkpoint)}); use another --output_dir, or remove that one"
+            )
+
+
+def warn_of_new_encoder_variables(fitting: Fit) -> None:
+    """Says when a part of the encoder itself starts from random values."""
+    new = [
+        name
+        for name in fitting.absent
+        if name.startswith("bert/") and not name.startswith("bert/pooler/")
+    ]
+    if new:
+        logging.warning(
+            "%d variables of the encoder start from random values: %s", len(new), some(new)
+        )
