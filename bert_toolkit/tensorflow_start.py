@@ -11,10 +11,14 @@ from collections.abc import Iterator
 from typing import Any
 
 # What TensorFlow prints while its libraries are loaded, whatever TF_CPP_MIN_LOG_LEVEL says.
-_NOTE = re.compile(rb"WARNING: All log messages before absl::Init|[IW]\d{4} \S+ +\d+ \S+\]")
+_NOTE = re.compile(
+    rb"WARNING: All log messages before absl::Init"
+    rb"|[IW]\d{4} \S+ +\d+ \S+\]"
+    rb"|E\d{4} .*Unable to register cu\w+ factory"  # harmless, and in every log of 2.17 to 2.20
+)
 # The part of Keras that TensorFlow imports on its own account, though nothing here uses it: a fifth
 # of the time to import TensorFlow. `tf.keras` is still there for who asks for it.
-_KERAS = "keras.src.optimizers"
+_KERAS = ("keras.src.optimizers", "keras.api._v2.keras")  # the second by TensorFlow 2.12
 
 
 def prepare(quiet: bool = True) -> None:
@@ -58,14 +62,13 @@ class _FirstImport(importlib.abc.MetaPathFinder):
 @contextlib.contextmanager
 def _without_keras() -> Iterator[None]:
     """Lets the import of Keras fail, which TensorFlow passes over."""
-    if _KERAS in sys.modules:
-        yield
-        return
-    sys.modules[_KERAS] = None  # type: ignore[assignment]
+    names = [name for name in _KERAS if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(names))  # type: ignore[arg-type]
     try:
         yield
     finally:
-        del sys.modules[_KERAS]
+        for name in names:
+            del sys.modules[name]
 
 
 @contextlib.contextmanager

@@ -30,8 +30,8 @@ def unit(module):
     """Returns the name in LAYERS of a dotted module name of ours; None of others."""
     parts = module.split(".")
     if parts[0] == "bert_toolkit":
-        return parts[1] if len(parts) > 1 else None
-    return parts[0] if parts[0] in LEVEL else None
+        return parts[1] if len(parts) > 1 and parts[1] in LEVEL else None
+    return parts[0] if parts[0] in LEVEL else None  # a library's, or a name of the package
 
 
 def imports(path):

@@ -198,7 +198,8 @@ MIRRORED = """
 import sys
 import numpy as np, tensorflow.compat.v1 as tf
 import optimization
-from bert_toolkit import cli, estimators
+from bert_toolkit.options import CheckpointOptions, DeviceOptions
+from bert_toolkit.training import estimator_api, trainer
 
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
@@ -216,7 +217,7 @@ def train(strategy, batch_size):
             mode, loss=loss, train_op=optimization.create_optimizer(loss, 0.05, 20, 2)
         )
 
-    config = estimators.run_config(None, DeviceOptions(seed=1), CheckpointOptions(), strategy)
+    config = trainer.run_config(None, DeviceOptions(seed=1), CheckpointOptions(), strategy)
     estimator = estimator_api.load().Estimator(model_fn, config=config)
     rows = np.arange(8, dtype="int32")
     def data():
@@ -225,7 +226,7 @@ def train(strategy, batch_size):
     return np.concatenate([estimator.get_variable_value(name) for name in ("kernel", "table")])
 
 one = train(None, 8)
-two = train(estimators.mirrored(["/cpu:0", "/cpu:1"]), 4)
+two = train(trainer.mirrored(["/cpu:0", "/cpu:1"]), 4)
 print(np.abs(one - two).max(), np.abs(one).max())
 sys.exit(not np.abs(one - two).max() < 1e-5)
 """
