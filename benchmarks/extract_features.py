@@ -31,18 +31,21 @@ import collections, json, os, sys
 sys.path.insert(0, sys.argv[4])
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 import tensorflow.compat.v1 as tf
-from bert_toolkit import estimator_api, checkpoints, features, model_dirs, vectors
+from bert_toolkit.checkpoints import checkpoint_files, model_directory, restore
+from bert_toolkit.compute import Engine
+from bert_toolkit.features import vectors
 from bert_toolkit.options import ModelOptions
-from bert_toolkit.engine import Engine
+from bert_toolkit.text import encoding
+from bert_toolkit.training import estimator_api
 
 bert_dir, input_file, output_file = sys.argv[1:4]
 LENGTH, LAYERS = 128, [-1, -2, -3, -4]
-model = model_dirs.find(ModelOptions(bert_dir=bert_dir))
+model = model_directory.find(ModelOptions(bert_dir=bert_dir))
 tokenizer = model.tokenizer()
 rows = collections.defaultdict(list)
 tokens = []
 for number, line in enumerate(open(input_file, encoding="utf-8")):
-    ids = features.encode(tokenizer, line.strip(), None, LENGTH).input_ids
+    ids = encoding.encode(tokenizer, line.strip(), None, LENGTH).input_ids
     tokens.append(tokenizer.convert_ids_to_tokens(ids))
     rest = [0] * (LENGTH - len(ids))
     rows["unique_ids"].append(number)
@@ -53,12 +56,12 @@ for number, line in enumerate(open(input_file, encoding="utf-8")):
 def input_fn():
     return tf.data.Dataset.from_tensor_slices(dict(rows)).batch(32)
 
-with checkpoints.as_tensorflow(model.init_checkpoint) as weights:
+with checkpoint_files.as_tensorflow(model.init_checkpoint) as weights:
     def model_fn(features, labels, mode):
         network = vectors.network(model.config, LAYERS, Engine(remove_padding=False))
         predictions = network(features, mode).predictions
-        fitting = checkpoints.fit(weights, tf.trainable_variables())
-        checkpoints.restore_at_start(weights, fitting)
+        fitting = restore.fit(weights, tf.trainable_variables())
+        restore.restore_at_start(weights, fitting)
         return estimator_api.load().EstimatorSpec(mode, predictions=predictions)
 
     tf.logging.set_verbosity("ERROR")

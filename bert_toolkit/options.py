@@ -370,3 +370,74 @@ class TrainingOptions(DeviceOptions, CheckpointOptions):
                 f"--profile_steps={','.join(steps)}: expected the first and the last step: 10,15"
             )
         return conflicts
+
+
+@dataclasses.dataclass(frozen=True)
+class FinetuneOptions(TrainingOptions):
+    """What every task that is fine-tuned for has: actions, length of training, the best model."""
+
+    do_train: bool = option(
+        False,
+        "Train. If no --do_... is given with files of your own, all that they are for is done.",
+    )
+    do_eval: bool = option(False, "Evaluate.")
+    do_predict: bool = option(False, "Predict.")
+    num_train_epochs: float = option(
+        3.0, "Passes over the training data; may be a fraction.", lower=0.0
+    )
+    warmup_proportion: float = option(
+        0.1,
+        "Share of the steps over which the learning rate rises from zero.",
+        lower=0.0,
+        upper=1.0,
+    )
+    evaluate_every: Optional[str] = option(
+        None,
+        "Evaluate while training, every so many steps or every epoch, and keep the best model in"
+        " best/ below --output_dir.",
+    )
+    best_metric: Optional[str] = option(
+        None,
+        "What decides which is best: a metric of eval_results.txt without eval_; without it,"
+        " what the task is judged by (accuracy, f1_micro, spearman).",
+    )
+    early_stopping_patience: int = option(
+        0, "Stop after so many evaluations without a better one; 0 for never.", lower=0
+    )
+    num_runs: int = option(
+        1,
+        "Train so many times with seeds --seed, --seed + 1, ... in run_1/, run_2/, ...; the best"
+        " model is kept in best/, runs.tsv compares them.",
+        lower=1,
+    )
+    checkpoint: Optional[str] = option(
+        None,
+        "The model to evaluate and predict with: best, last, or a path; without it, the best if"
+        " there is one.",
+    )
+    eval_batch_size: int = option(8, "Examples in a batch of evaluation.", lower=1)
+    predict_batch_size: int = option(8, "Examples in a batch of prediction.", lower=1)
+
+    def finetune_conflicts(self, trains: bool) -> list[str]:
+        """Returns a sentence for everything about the best model that does not go together."""
+        conflicts = []
+        every = self.evaluate_every
+        if every not in (None, "epoch") and not (every.isdigit() and int(every)):
+            conflicts.append(f"--evaluate_every={every}: expected epoch, or a number of steps")
+        if self.checkpoint == "best" and trains and not every and self.num_runs == 1:
+            conflicts.append("--checkpoint=best: --evaluate_every says when to look for the best")
+        if self.early_stopping_patience and not every:
+            conflicts.append("--early_stopping_patience goes with --evaluate_every")
+        return conflicts
+
+    def train_steps(self, num_examples: int) -> int:
+        """Returns the training steps that --num_train_epochs make, as published."""
+        return int(num_examples / self.train_batch_size * self.num_train_epochs)
+
+    def steps_between_evaluations(self, num_examples: int) -> int:
+        """Returns how often to evaluate while training; 0 for never."""
+        if self.evaluate_every is None:
+            return 0
+        if self.evaluate_every == "epoch":
+            return max(1, num_examples // self.train_batch_size)
+        return int(self.evaluate_every)

@@ -12,7 +12,7 @@ import run_classifier
 from bert_toolkit.commands import baselines
 from bert_toolkit.errors import UserError
 from bert_toolkit.problems import SINGLE, Problem
-from bert_toolkit.tasks.classification import classifier, task_data
+from bert_toolkit.tasks.classification import classification, task_data
 from bert_toolkit.tasks.classification.data_options import DataOptions
 
 
@@ -122,7 +122,7 @@ def test_the_same_rows_in_any_file_give_the_same_model(tmp_path, run, reviews):
 def test_the_worst_errors_and_the_report(tmp_path, run):
     run()
     out = tmp_path / "out"
-    header, *rows = lines_of(out / "eval_worst.tsv")
+    header, *rows = lines_of(out / "eval_top_losses.tsv")
     assert header == ["loss", "id", "line", "label", "prediction", "text"]
     assert len(rows) == 12
     losses = [float(row[0]) for row in rows]
@@ -252,10 +252,10 @@ def uneven(**flags):
 
 
 def test_weights_and_copies_of_rare_labels():
-    assert classifier.class_weights(*uneven(class_weights=["balanced"])) == [7 / 12, 7 / 2]
-    assert classifier.class_weights(*uneven(class_weights=["b:3", "a:1"])) == [1.0, 3.0]
-    assert classifier.class_weights(*uneven()) is None
-    assert classifier.copies(*uneven(oversample=True)) == [1] * 6 + [6]
+    assert classification.class_weights(*uneven(class_weights=["balanced"])) == [7 / 12, 7 / 2]
+    assert classification.class_weights(*uneven(class_weights=["b:3", "a:1"])) == [1.0, 3.0]
+    assert classification.class_weights(*uneven()) is None
+    assert classification.copies(*uneven(oversample=True)) == [1] * 6 + [6]
 
 
 @pytest.mark.slow

@@ -86,10 +86,16 @@ def test_usage_errors(arguments, message):
 
 
 def test_all_problems_are_told_together():
-    result = run_stage("run_classifier", "--task_name=sst-2", "--data_dir=x", "--output_dir=y")
+    flags = ["--task_name=sst-2", "--data_dir=x", "--output_dir=y"]
+    result = run_stage("run_classifier", *flags, "--early_stopping_patience=3")
     assert result.returncode == 1
     assert result.stderr.splitlines() == [
         "error: nothing to do: pass --do_train, --do_eval or --do_predict",
+        "error: --early_stopping_patience goes with --evaluate_every",
+    ]
+    result = run_stage("run_classifier", *flags, "--do_eval")
+    assert result.returncode == 1
+    assert result.stderr.splitlines() == [
         "error: --bert_config_file is required (or --bert_dir)",
         "error: --vocab_file is required (or --bert_dir)",
     ]

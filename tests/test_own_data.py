@@ -11,7 +11,8 @@ from bert_toolkit import problems
 from bert_toolkit.errors import UserError
 from bert_toolkit.io import tables
 from bert_toolkit.problems import MULTI, REGRESSION, SINGLE
-from bert_toolkit.tasks.classification import encoded, task_data
+from bert_toolkit.tasks.base import EncodedSplit
+from bert_toolkit.tasks.classification import task_data
 from bert_toolkit.tasks.classification.data_options import DataOptions
 
 ALL = task_data.Wanted(True, True, True)
@@ -225,7 +226,7 @@ def test_labels_are_known_to_a_model(tmp_path):
 def test_outputs_of_windows_are_averaged_in_the_order_of_examples():
     """Records are sorted by length, and an example may have several."""
     examples = [task_data.Example(str(number), "t", None, "x") for number in range(3)]
-    split = encoded.EncodedSplit("path", examples, np.array([2, 0, 2, 1]))
+    split = EncodedSplit("path", examples, np.array([2, 0, 2, 1]))
     outputs = np.array([[1.0, 4.0], [5.0, 5.0], [3.0, 0.0], [7.0, 8.0]])
     assert split.of_examples(outputs).tolist() == [[5.0, 5.0], [7.0, 8.0], [2.0, 2.0]]
 

@@ -237,6 +237,15 @@ def test_a_command_prints_only_its_own_lines(made_by, tmp_path):
     assert all(line.startswith(("running on", str(made_by), "wrote")) for line in said), said
 
 
+def test_flags_md_is_current():
+    sys.path.insert(0, str(ROOT / "docs"))
+    import make_flags
+
+    assert (ROOT / "docs/flags.md").read_text(encoding="utf-8") == make_flags.page(), (
+        "make it again: python docs/make_flags.py"
+    )
+
+
 def test_the_versions_installed_are_those_that_setup_py_names():
     text = pathlib.Path(ROOT / "setup.py").read_text()
     assert 'TENSORFLOW = ">=2.12,<2.22"' in text

@@ -563,7 +563,12 @@ COMMANDS = (
 def test_a_command_names_its_own_flags_only(command):
     """The sentences in a command's own file; those of the package are for several commands."""
     listed = set(re.findall(r"^  --(?:\[no\])?(\w+)", run_stage(command, "--help").stdout, re.M))
-    tree = ast.parse((ROOT / f"{command}.py").read_text(encoding="utf-8"))
+    [source] = [
+        path
+        for folder in (ROOT, ROOT / "bert_toolkit" / "commands")
+        if (path := folder / f"{command}.py").exists()
+    ]
+    tree = ast.parse(source.read_text(encoding="utf-8"))
     texts = [
         node.value
         for call in ast.walk(tree)

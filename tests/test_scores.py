@@ -8,6 +8,7 @@ from sklearn import metrics
 from bert_toolkit import problems
 from bert_toolkit.errors import UserError
 from bert_toolkit.problems import MULTI, REGRESSION, SINGLE, Problem
+from bert_toolkit.tasks import best_model
 from bert_toolkit.tasks.classification import calibration, scores
 
 RANDOM = np.random.RandomState(0)
@@ -148,5 +149,5 @@ def test_answers_of_every_kind():
 
 
 def test_better_is_more_or_less():
-    assert scores.is_better("accuracy", 0.9, 0.8)
-    assert scores.is_better("loss", 0.8, 0.9)
+    assert best_model.is_better("accuracy", 0.9, 0.8)
+    assert best_model.is_better("loss", 0.8, 0.9)

@@ -15,6 +15,8 @@ from bert_toolkit.io import files
 
 BEST = "best"  # a directory below the output directory: a complete model
 SCORE = "score.json"
+# Metrics of which less is better.
+LOWER_IS_BETTER = ("loss", "calibration_error", "mean_squared_error", "mean_absolute_error")
 
 
 class Selection(tf.train.CheckpointSaverListener):
@@ -74,9 +76,6 @@ class Selection(tf.train.CheckpointSaverListener):
         return self.is_over()
 
     def _take_note(self, checkpoint: str, step: int, score: float) -> None:
-        # A second to import, which predictions do without.
-        from bert_toolkit.tasks.classification.scores import is_better
-
         better = not self._best or is_better(self._metric, score, self._best["score"])
         logging.info(
             "step %d: %s %.4f%s", step, self._metric, score, ", the best so far" if better else ""
@@ -146,3 +145,8 @@ def find(directory: str, wanted: Optional[str], otherwise: Optional[str]) -> str
         advice = f"pass --checkpoint={other}" if other else "leave the flag out, or train first"
         raise UserError(f"--checkpoint={wanted}: {directory} has none; {advice}")
     return found
+
+
+def is_better(metric: str, score: float, than: float) -> bool:
+    """Whether a score of a metric, named without "eval_", is better than another."""
+    return score < than if metric in LOWER_IS_BETTER else score > than

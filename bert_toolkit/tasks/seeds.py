@@ -12,7 +12,6 @@ from absl import logging
 from bert_toolkit.checkpoints.task_file import NAME as TASK_FILE
 from bert_toolkit.io import files
 from bert_toolkit.tasks import best_model
-from bert_toolkit.tasks.classification.scores import is_better
 
 TABLE = "runs.tsv"
 
@@ -20,7 +19,7 @@ TABLE = "runs.tsv"
 def run(options: Any, run_once: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
     """Trains and evaluates --num_runs times, keeps the best, and predicts with it.
 
-    Returns the metrics of the best run. `options` are those of run_classifier.py.
+    Returns the metrics of the best run. `options` are FinetuneOptions with an output_dir.
     """
     trains, _, predicts = options.actions()
     found: list[dict[str, Any]] = []
@@ -62,7 +61,7 @@ def _compare(options: Any, found: list[dict[str, Any]]) -> int:
     metric = options.best_metric or stored["metric"]
     best = 0
     for number, metrics in enumerate(found):
-        if is_better(metric, metrics[f"eval_{metric}"], found[best][f"eval_{metric}"]):
+        if best_model.is_better(metric, metrics[f"eval_{metric}"], found[best][f"eval_{metric}"]):
             best = number
     names = [name for name in found[0] if name.startswith("eval_")]
     rows = [["run", "seed", *names]]

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import json
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any, Optional
@@ -57,9 +58,21 @@ class RecordInput:
 
     def fingerprint(self, batch_size: int) -> str:
         """Returns a name for what is read and how: a place in one input is none in another."""
-        data = [(os.path.basename(path), files.size(path)) for path in self.paths]
-        how = (data, self.schema, self.reading, self.transform, batch_size)
-        return hashlib.sha256(repr(how).encode()).hexdigest()[:12]
+        how = {
+            "files": self._files(),
+            "fields": [dataclasses.asdict(field) for field in self.schema.fields],
+            "reading": dataclasses.asdict(self.reading),
+            "transform": self.transform and dataclasses.asdict(self.transform),
+            "batch_size": batch_size,
+        }
+        return _digest(json.dumps(how, sort_keys=True))
+
+    def earlier_fingerprint(self, batch_size: int) -> str:
+        """Returns the name that version 0.1.0 made, of the classes as Python shows them."""
+        return _digest(repr((self._files(), self.schema, self.reading, self.transform, batch_size)))
+
+    def _files(self) -> list[tuple[str, int]]:
+        return [(os.path.basename(path), files.size(path)) for path in self.paths]
 
     def __call__(self, params: Mapping[str, Any], input_context: Any = None) -> Any:
         """Returns a tf.data.Dataset of batches: features by name, each [B, ...]."""
@@ -84,6 +97,10 @@ class RecordInput:
             numbered = parsed.enumerate(reading.skip // (batch_size * replicas))
             parsed = numbered.map(self.transform, num_parallel_calls=tf.data.AUTOTUNE)
         return parsed.prefetch(tf.data.AUTOTUNE)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def _all_records(paths: Sequence[str]):

@@ -9,7 +9,7 @@ import glob
 import os
 import re
 import types
-from typing import Any
+from typing import Any, Optional
 
 import tensorflow.compat.v1 as tf
 from absl import logging
@@ -24,9 +24,11 @@ def prefix(model_dir: str, step: int, fingerprint: str) -> str:
     return os.path.join(model_dir, f"input.ckpt-{step}-{fingerprint}")
 
 
-def is_saved(model_dir: str, step: int, fingerprint: str) -> bool:
-    """Whether the state of a step is known, in this input."""
-    return tf.io.gfile.exists(f"{prefix(model_dir, step, fingerprint)}.index")
+def saved(model_dir: str, step: int, record_input: RecordInput, batch_size: int) -> Optional[str]:
+    """Returns where the state of a step lies, for this input; None if it is not known."""
+    names = (record_input.fingerprint(batch_size), record_input.earlier_fingerprint(batch_size))
+    prefixes = [prefix(model_dir, step, name) for name in names]
+    return next((path for path in prefixes if tf.io.gfile.exists(f"{path}.index")), None)
 
 
 def going_on(
@@ -51,8 +53,8 @@ def going_on(
     """
     latest = tf.train.latest_checkpoint(model_dir)
     step = int(tf.train.load_variable(latest, "global_step")) if latest else 0
-    fingerprint = record_input.fingerprint(batch_size)
-    if step == 0 or is_kept and not is_lost and is_saved(model_dir, step, fingerprint):
+    is_known = is_kept and not is_lost and saved(model_dir, step, record_input, batch_size)
+    if step == 0 or is_known:
         return record_input
     if not is_kept:
         logging.info("finding the place in the data, after %s records", f"{step * batch_size:,}")
@@ -68,8 +70,8 @@ class PlaceLost(Exception):
 class InputState(tf.train.CheckpointSaverListener):
     """Saves the state just before a checkpoint, so that no checkpoint is without it."""
 
-    def __init__(self, model_dir: str, fingerprint: str):
-        self.model_dir, self.fingerprint = model_dir, fingerprint
+    def __init__(self, model_dir: str, record_input: RecordInput, batch_size: int):
+        self.model_dir, self.record_input, self.batch_size = model_dir, record_input, batch_size
         self.is_running = False
 
     def begin(self):
@@ -77,9 +79,10 @@ class InputState(tf.train.CheckpointSaverListener):
 
     def restore(self, session: Any, step: int) -> None:
         """Goes to the place of `step`, if it is known; to be called once the input is ready."""
-        if is_saved(self.model_dir, step, self.fingerprint):
+        path = saved(self.model_dir, step, self.record_input, self.batch_size)
+        if path:
             try:
-                self.saver.restore(session, prefix(self.model_dir, step, self.fingerprint))
+                self.saver.restore(session, path)
             except (tf.errors.OpError, ValueError) as error:
                 raise PlaceLost(str(error).splitlines()[0]) from error
         self.is_running = True
@@ -89,7 +92,11 @@ class InputState(tf.train.CheckpointSaverListener):
         if self.is_running:
             self.saver.save(
                 session,
-                prefix(self.model_dir, global_step_value, self.fingerprint),
+                prefix(
+                    self.model_dir,
+                    global_step_value,
+                    self.record_input.fingerprint(self.batch_size),
+                ),
                 write_meta_graph=False,
                 write_state=False,
             )

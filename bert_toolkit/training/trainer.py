@@ -108,7 +108,7 @@ class Runner:
             if cluster.size() > 1:
                 self._train_with_others(bound, max_steps, more_hooks)
             elif keeps_place:
-                state = input_state.InputState(model_dir, input_fn.fingerprint(batch_size))
+                state = input_state.InputState(model_dir, input_fn, batch_size)
                 restore = input_state.RestoreInput(state)
                 more_hooks = [restore, *more_hooks]
                 self._train_until_stopped(bound, max_steps, more_hooks, [state, *listeners])

@@ -11,8 +11,6 @@ from sklearn import metrics
 from bert_toolkit.problems import MULTI, REGRESSION, SINGLE, Problem
 
 CALIBRATION_BINS = 15
-# Metrics of which less is better.
-LOWER_IS_BETTER = ("loss", "calibration_error", "mean_squared_error", "mean_absolute_error")
 # Labels beyond which a confusion matrix is no picture any more.
 LARGEST_MATRIX = 30
 
@@ -116,11 +114,6 @@ def calibration_error(probabilities: np.ndarray, targets: np.ndarray) -> float:
     bins = np.minimum((sure * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
     distances = np.bincount(bins, sure - right, CALIBRATION_BINS)
     return float(np.abs(distances).sum() / len(targets))
-
-
-def is_better(metric: str, score: float, than: float) -> bool:
-    """Whether a score of a metric, named without "eval_", is better than another."""
-    return score < than if metric in LOWER_IS_BETTER else score > than
 
 
 # --- Reports for people ---

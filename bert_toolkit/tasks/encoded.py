@@ -1,0 +1,108 @@
+"""Examples as the model reads them: records in a file, and which example each is of."""
+
+from collections.abc import Sequence
+from typing import Any, Optional
+
+import numpy as np
+from absl import logging
+
+from bert_toolkit.io import files, tfrecord
+from bert_toolkit.io.progress import Progress
+from bert_toolkit.tasks.base import EncodedSplit, Task
+from bert_toolkit.text import encoding, tokenizer_rules
+from tokenization import FullTokenizer
+
+# Records that are sorted by length together, where the order of examples does not matter: batches
+# of alike lengths need less padding.
+SORTED_TOGETHER = 8192
+
+
+def write(
+    path: str,
+    what: str,
+    task: Task,
+    examples: Sequence[Any],
+    tokenizer: FullTokenizer,
+    by_length: bool,
+    copies: Optional[Sequence[int]] = None,
+) -> EncodedSplit:
+    """Writes the records of examples and says what they are made of.
+
+    Args:
+      path: the file to write.
+      what: the split's name, for messages.
+      task: encodes the examples.
+      examples: to encode.
+      tokenizer: of the model, to count tokens that it does not know.
+      by_length: whether records may be sorted, rather than stay in the order of examples.
+      copies: how many times each example counts; once, if not given.
+    """
+    schema = task.schema()
+    owners: list[int] = []
+    counts = _Counts(tokenizer)
+    waiting: list[tuple[int, int, bytes]] = []  # length, example, record
+    with (
+        files.replacing([path]) as [unfinished],
+        tfrecord.RecordWriter(unfinished) as writer,
+        Progress(f"reading {what}", "rows", len(examples)) as progress,
+    ):
+
+        def flush() -> None:
+            for _, number, record in (
+                sorted(waiting, key=lambda item: item[0]) if by_length else waiting
+            ):
+                writer.write(record)
+                owners.append(number)
+            waiting.clear()
+
+        for number, example in enumerate(examples):
+            for encoded, own_features in task.encode(example):
+                counts.add(encoded)
+                record = schema.encode({**_sequence(encoded), **own_features})
+                length = len(encoded.input_ids)
+                waiting += [(length, number, record)] * (copies[number] if copies else 1)
+            if len(waiting) >= SORTED_TOGETHER:
+                flush()
+            progress.update()
+        flush()
+    logging.info("%s: %s", what, counts.text(len(examples), task.max_seq_length))
+    tokenizer_rules.warn_of_unknown(what, counts.unknown, counts.tokens)
+    return EncodedSplit(path, examples, np.array(owners, np.int64))
+
+
+def _sequence(encoded: encoding.Encoded) -> dict[str, Any]:
+    """Returns the features that every sequence has, by name, unpadded."""
+    return {
+        "input_ids": encoded.input_ids,
+        "input_mask": [1] * len(encoded.input_ids),
+        "segment_ids": encoded.segment_ids,
+        "is_real_example": [1],
+    }
+
+
+class _Counts:
+    """What a split is made of, in tokens."""
+
+    def __init__(self, tokenizer: FullTokenizer):
+        self._tokenizer = tokenizer
+        self._lengths: list[int] = []
+        self._cut = 0
+        self.unknown = self.tokens = 0  # without special tokens
+
+    def add(self, encoded: encoding.Encoded) -> None:
+        self._lengths.append(len(encoded.input_ids))
+        self._cut += encoded.cut > 0
+        unknown, tokens = encoding.count_unknown(self._tokenizer, [encoded])
+        self.unknown += unknown
+        self.tokens += tokens
+
+    def text(self, rows: int, max_seq_length: int) -> str:
+        lengths = np.array(self._lengths)
+        half, most = np.percentile(lengths, [50, 95]).astype(int)
+        sequences = f" in {len(lengths):,} windows" if len(lengths) > rows else ""
+        return (
+            f"{rows:,} rows{sequences}, {lengths.mean():.1f} tokens on average (half have at most"
+            f" {half}, 95 % at most {most}, one {lengths.max()}),"
+            f" {100 * self._cut / len(lengths):.1f} % cut to {max_seq_length},"
+            f" {100 * self.unknown / lengths.sum():.2f} % [UNK]"
+        )

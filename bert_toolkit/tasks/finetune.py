@@ -1,0 +1,256 @@
+"""Fine-tuning, the same for every task: train, keep the best, go on, evaluate, predict."""
+
+import dataclasses
+import os
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any, Optional
+
+import tensorflow.compat.v1 as tf
+from absl import logging
+
+from bert_toolkit.checkpoints import checkpoint_files, model_directory, training_notes
+from bert_toolkit.errors import UserError
+from bert_toolkit.io import metrics_files
+from bert_toolkit.io.progress import Progress
+from bert_toolkit.tasks import best_model, encoded
+from bert_toolkit.tasks.base import Batch, EncodedSplit, Task
+from bert_toolkit.training import cluster, input_pipeline, model_functions, output_dir, trainer
+
+
+@dataclasses.dataclass(frozen=True)
+class Actions:
+    """What a run does."""
+
+    train: bool
+    evaluate: bool
+    predict: bool
+
+
+def run(
+    task: Task, model: model_directory.ModelFiles, options: Any, actions: Actions
+) -> dict[str, Any]:
+    """Trains, evaluates and predicts as asked; returns the metrics on the main dev split, or {}.
+
+    Args:
+      task: with the examples of the splits that are needed.
+      model: to start from, or to use.
+      options: FinetuneOptions, with output_dir, bert_dir and TrainingOptions beside them.
+      actions: what to do.
+
+    Raises:
+      UserError: the model does not fit the task, or there is none to use.
+    """
+    model_directory.check_labels(options.output_dir, task.labels)
+    if actions.train:
+        output_dir.begin(options.output_dir, options.resume, options.overwrite)
+    else:
+        output_dir.leave_damaged(options.output_dir)
+    finetuning = Finetuning(task, model, options)
+    finetuning.check_vocabulary(actions.train)
+    train, dev, test = finetuning.encode()
+    if train:
+        finetuning.train(train, dev.get(""))
+    if not cluster.is_chief():
+        return {}  # the first of several hosts evaluates and predicts
+    found = {}
+    if actions.evaluate:
+        found = {suffix: finetuning.evaluate(split, suffix) for suffix, split in dev.items()}
+    for suffix, split in test.items():
+        finetuning.predict(split, suffix)
+    return found.get("", {})
+
+
+class Finetuning:
+    """A model that is fine-tuned for a task, in an output directory."""
+
+    def __init__(self, task: Task, model: model_directory.ModelFiles, options: Any):
+        """Takes what is needed; see `run`."""
+        self.task, self.model, self.options = task, model, options
+        self.directory = options.output_dir
+        self._tokenizer = model.tokenizer()
+        self._vocabulary = training_notes.Vocabulary.of(model.vocab_file or "")
+        self._network = task.network(model.config, options.engine())
+
+    def encode(
+        self,
+    ) -> tuple[Optional[EncodedSplit], dict[str, EncodedSplit], dict[str, EncodedSplit]]:
+        """Writes the records of all splits: train, dev and test."""
+        examples = self.task.examples
+
+        def write(file: str, what: str, rows: Sequence[Any], **more: Any) -> EncodedSplit:
+            path = os.path.join(self.directory, f"{file}.tf_record")
+            return encoded.write(path, what, self.task, rows, self._tokenizer, **more)
+
+        train = None
+        if examples.train is not None:
+            copies = self.task.copies()
+            train = write("train", "train", examples.train, by_length=False, copies=copies)
+        dev = {
+            suffix: write(f"eval{suffix}", f"dev{suffix}", rows, by_length=True)
+            for suffix, rows in examples.dev.items()
+        }
+        test = {
+            suffix: write(f"predict{suffix}", f"test{suffix}", rows, by_length=True)
+            for suffix, rows in examples.test.items()
+        }
+        return train, dev, test
+
+    # --- Training ---
+
+    def train(self, train: EncodedSplit, dev: Optional[EncodedSplit]) -> None:
+        """Trains from where the output directory stands to --num_train_epochs."""
+        options, rows = self.options, len(train.owners)
+        steps = options.train_steps(rows)
+        if not steps:
+            raise UserError(
+                f"nothing to train: {rows} rows and --num_train_epochs="
+                f"{options.num_train_epochs:g} make no step of"
+                f" --train_batch_size={options.train_batch_size}"
+            )
+        note = self._note()
+        differences = training_notes.differences(self.directory, note)
+        step = model_functions.starting_step(self.directory, steps, "num_train_epochs", differences)
+        if step >= steps:
+            return
+        listeners = self._selection(rows, dev)
+        if any(listener.is_over() for listener in listeners):
+            logging.warning(
+                "nothing to train: the run was stopped early before; raise"
+                " --early_stopping_patience to train on, or %s",
+                output_dir.to_begin_anew(),
+            )
+            return
+        model_directory.write(self.directory, self.model, self.task.labels)
+        training_notes.write(self.directory, note)
+        self.task.store(self.directory)
+        self._optimize(train, steps, listeners)
+        logging.info("trained; the model is in %s", self.directory)
+
+    def _note(self) -> dict[str, Any]:
+        """Returns what is noted of this training."""
+        data = training_notes.data_facts([self.task.train_source], self.task.facts())
+        return training_notes.make(self._vocabulary, data, self.model.init_checkpoint, self.options)
+
+    def _optimize(self, train: EncodedSplit, steps: int, listeners: Sequence) -> None:
+        options = self.options
+        reading = input_pipeline.Reading(
+            repeat=True,
+            shuffle_buffer=len(train.owners),
+            seed=options.seed,
+            static_shapes=options.static_shapes,
+        )
+        with checkpoint_files.as_tensorflow(self.model.init_checkpoint) as init_checkpoint:
+            warmup = int(steps * options.warmup_proportion)
+            training = model_functions.Training.of(options, steps, warmup)
+            model_fn = model_functions.make(
+                self._network, self.directory, init_checkpoint, options.use_tpu, training
+            )
+            runner = trainer.Runner(
+                model_fn,
+                self.directory,
+                options,
+                trainer.BatchSizes(train=options.train_batch_size),
+                self._checkpoint_options(len(train.owners)),
+            )
+            data = input_pipeline.RecordInput([train.path], self.task.schema(), reading)
+            runner.train(data, steps, listeners)
+
+    def _checkpoint_options(self, rows: int):
+        every = self.options.steps_between_evaluations(rows)
+        if not every:
+            return self.options
+        return dataclasses.replace(self.options, save_checkpoints_steps=every)
+
+    def _selection(self, rows: int, dev: Optional[EncodedSplit]) -> list[best_model.Selection]:
+        options = self.options
+        every = options.steps_between_evaluations(rows)
+        if not every:
+            return []
+        if dev is None:
+            raise UserError(
+                "--evaluate_every: nothing to evaluate on; pass --eval_file or --eval_split"
+            )
+        split = dev
+
+        def evaluate(checkpoint: str) -> dict[str, float]:
+            answers = self._answers(split, checkpoint, options.eval_batch_size, "evaluating")
+            return self.task.score(answers, split)
+
+        metric = options.best_metric or self.task.metric
+        patience = options.early_stopping_patience
+        return [best_model.Selection(self.directory, metric, every, patience, evaluate)]
+
+    # --- Evaluation and prediction ---
+
+    def evaluate(self, split: EncodedSplit, suffix: str) -> dict[str, Any]:
+        """Evaluates on a dev split; writes eval_results and what the task reports."""
+        checkpoint = self._checkpoint()
+        answers = self._answers(split, checkpoint, self.options.eval_batch_size, "evaluating")
+        found: dict[str, Any] = dict(self.task.score(answers, split))
+        found["loss"] = found["eval_loss"]
+        step = re.search(r"ckpt-(\d+)$", checkpoint)
+        if step:
+            found["global_step"] = int(step[1])
+        metrics_files.write_metrics(os.path.join(self.directory, f"eval_results{suffix}"), found)
+        self.task.write_evaluation(suffix, answers, split)
+        return found
+
+    def predict(self, split: EncodedSplit, suffix: str) -> None:
+        """Predicts a test split; the task writes or prints the answers."""
+        checkpoint = self._checkpoint()
+        answers = self._answers(split, checkpoint, self.options.predict_batch_size, "predicting")
+        self.task.write_predictions(suffix, answers, split)
+
+    # --- Running the model ---
+
+    def _checkpoint(self) -> str:
+        found = best_model.find(self.directory, self.options.checkpoint, self.model.init_checkpoint)
+        training_notes.check_vocabulary(found, self._vocabulary)
+        return found
+
+    def check_vocabulary(self, trains: bool) -> None:
+        """Compares the vocabulary with that of the model to start from, or to use.
+
+        Raises:
+          UserError: the model in the output directory, or the one to use, has another one.
+        """
+        latest = tf.train.latest_checkpoint(self.directory)
+        if not trains:
+            self._checkpoint()
+        elif latest:
+            training_notes.check_vocabulary(latest, self._vocabulary)
+        elif self.model.init_checkpoint:
+            found = training_notes.mismatch(self.model.init_checkpoint, self._vocabulary)
+            if found:
+                logging.warning("%s", found)
+
+    def _answers(self, split: EncodedSplit, checkpoint: str, batch_size: int, what: str) -> Any:
+        """Returns what the task makes of a checkpoint's outputs for a split."""
+        with Progress(what, "rows", len(split.owners)) as progress:
+            return self.task.decode(self._outputs(split, checkpoint, batch_size, progress), split)
+
+    def _outputs(
+        self, split: EncodedSplit, checkpoint: str, batch_size: int, progress: Progress
+    ) -> Iterator[Batch]:
+        """Yields the outputs of a checkpoint for the records of a split, without filling.
+
+        Raises:
+          UserError: at the end, if there are more or less than records.
+        """
+        options = self.options
+        reading = input_pipeline.Reading(repeat=False, static_shapes=options.static_shapes)
+        count = 0
+        with checkpoint_files.as_tensorflow(checkpoint) as weights:
+            assert weights
+            model_fn = model_functions.make(self._network, None, weights, options.use_tpu)
+            sizes = trainer.BatchSizes(predict=batch_size)
+            runner = trainer.Runner(model_fn, None, options, sizes, quiet=True)
+            data = input_pipeline.RecordInput([split.path], self.task.schema(), reading)
+            for batch in runner.predict(data):
+                is_real = batch.pop("is_real_example") == 1
+                yield {name: values[is_real] for name, values in batch.items()}
+                count += int(is_real.sum())
+                progress.update(int(is_real.sum()))
+        if count != len(split.owners):
+            raise UserError(f"{split.path}: {count} predictions for {len(split.owners)} rows")
