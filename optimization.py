@@ -15,9 +15,6 @@ MAX_GRADIENT_NORM = 1.0
 WEIGHT_DECAY_RATE = 0.01
 NOT_DECAYED = ("LayerNorm", "layer_norm", "bias")
 
-# A graph collection: the global norm of the gradients before they are clipped, a scalar.
-GRADIENT_NORM = "gradient_norm"
-
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
@@ -132,7 +129,7 @@ def create_optimizer(
         return over_cores.apply_gradients(found, global_step)
     replica = tf.distribute.get_replica_context()
     share = loss / replica.num_replicas_in_sync if replica is not None else loss
-    return optimizer.apply(optimizer.gradients(share, variables), global_step)
+    return optimizer.apply(optimizer.gradients(share, variables), global_step).operation
 
 
 def make_optimizer(learning_rate, recipe: Recipe = PUBLISHED) -> "AdamWeightDecayOptimizer":
@@ -285,6 +282,13 @@ def _local_variable(name: str, initial, dtype) -> tf.Variable:
 # --- Optimizers ---
 
 
+class Applied(NamedTuple):
+    """The operation of a step, and the global norm of its gradients, a scalar, if they are clipped."""
+
+    operation: tf.Operation
+    gradient_norm: Optional[tf.Tensor]
+
+
 class AdamWeightDecayOptimizer(tf.train.Optimizer):
     """Adam with decoupled weight decay (Loshchilov and Hutter, 2019, https://arxiv.org/abs/1711.05101).
 
@@ -352,22 +356,21 @@ class AdamWeightDecayOptimizer(tf.train.Optimizer):
 
     def apply_gradients(self, grads_and_vars, global_step=None, name=None):
         """Applies gradients, clipped if the optimizer was made so, and counts the step."""
-        return self.apply(Gradients.of(grads_and_vars), global_step, name)
+        return self.apply(Gradients.of(grads_and_vars), global_step, name).operation
 
     def apply(
         self,
         gradients: Gradients,
         global_step: Optional[tf.Variable] = None,
         name: Optional[str] = None,
-    ) -> tf.Operation:
+    ) -> "Applied":
         """Sums gradients over replicas, clips and applies them, and counts the step."""
         replica = tf.distribute.get_replica_context()
         if replica is not None and replica.num_replicas_in_sync > 1:
             gradients = gradients.map(sum_over_replicas)
-        values = gradients.values
+        values, norm = gradients.values, None
         if self.clip_norm is not None:
             norm = gradients.norm()
-            tf.add_to_collection(GRADIENT_NORM, norm)
             values = tf.clip_by_global_norm(values, self.clip_norm, use_norm=norm)[0]
         more = []
         if self.loss_scale is not None:
@@ -377,7 +380,7 @@ class AdamWeightDecayOptimizer(tf.train.Optimizer):
         self._prepare_rates(gradients.variables, step)
         pairs = list(zip(values, gradients.variables))
         applied = super().apply_gradients(pairs, global_step, name)
-        return tf.group(applied, *more) if more else applied
+        return Applied(tf.group(applied, *more) if more else applied, norm)
 
     def _distributed_apply(self, distribution, grads_and_vars, global_step=None, name=None):
         # TensorFlow's own would sum over replicas once more, after what clipping needed.

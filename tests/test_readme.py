@@ -8,9 +8,11 @@ from conftest import ROOT, run_stage
 from bert_toolkit.__main__ import COMMANDS as COMMAND_MODULES
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-COMMANDS = re.findall(
-    r"^(?:python (?=\w+\.py )|bert )([\w-]+(?:\.py)? .*?[^\\])$", README, re.MULTILINE | re.DOTALL
+WORKFLOW = (ROOT / "docs/workflow.md").read_text(encoding="utf-8")
+COMMAND = re.compile(
+    r"^(?:python (?=\w+\.py )|bert )([\w-]+(?:\.py)? -.*?[^\\])$", re.MULTILINE | re.DOTALL
 )
+COMMANDS = [*dict.fromkeys(COMMAND.findall(README) + COMMAND.findall(WORKFLOW))]
 DEMO = (ROOT / "sample_data" / "demo.sh").read_text(encoding="utf-8").replace("$out", "demo_output")
 
 
@@ -23,13 +25,13 @@ def in_demo(command):
     return sorted(words(command)) in [sorted(words(line)) for line in demo]
 
 
-def test_the_demo_runs_the_main_commands_of_the_readme():
+def test_the_demo_runs_the_main_commands_of_the_documents():
     stages = {"create_pretraining_data", "run_pretraining", "run_classifier", "extract_features"}
     assert {command.split(".py")[0] for command in COMMANDS if in_demo(command)} == stages
 
 
 @pytest.mark.slow
-def test_the_other_commands_of_the_readme_run(tmp_path, model_dir):
+def test_the_other_commands_of_the_documents_run(tmp_path, model_dir):
     """As a reader would, after the demo."""
     (tmp_path / "sample_data").symlink_to(ROOT / "sample_data")
     for name in ("pretrained", "reviews"):
@@ -43,19 +45,21 @@ def test_the_other_commands_of_the_readme_run(tmp_path, model_dir):
         assert result.returncode == 0, result.stderr
 
 
-@pytest.mark.parametrize(
-    "page",
-    [
-        "formats",
-        "errors",
-        "decisions",
-        "running",
-        "performance",
-        "classification",
-        "features",
-        "export",
-    ],
-)
-def test_pages_that_the_readme_names_exist(page):
-    assert f"docs/{page}.md" in README
-    assert (ROOT / "docs" / f"{page}.md").exists()
+@pytest.mark.parametrize("page", [path.name for path in (ROOT / "docs").glob("*.md")])
+def test_the_readme_names_every_page(page):
+    assert f"(docs/{page}" in README
+
+
+def test_links_of_the_readme_lead_to_headings():
+    links = re.findall(r"\(docs/(\w+\.md)#([\w-]+)\)", README)
+    assert links
+    for page, anchor in links:
+        headings = re.findall(r"^#+ (.*)$", (ROOT / "docs" / page).read_text(), re.MULTILINE)
+        anchors = [
+            re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings
+        ]
+        assert anchor in anchors
+
+
+def test_the_readme_is_short():
+    assert len(README.splitlines()) <= 150

@@ -117,7 +117,7 @@ def least_squares(optimizer, steps, scale=1.0, size=(4, 3)):
         weights = tf.get_variable("bert/encoder/layer_0/kernel", initializer=start)
         made = optimizer()
         gradients = made.gradients(scale * tf.reduce_sum(weights**2), [weights])
-        step = made.apply(gradients, tf.train.get_or_create_global_step())
+        step = made.apply(gradients, tf.train.get_or_create_global_step()).operation
         session.run([tf.global_variables_initializer(), tf.local_variables_initializer()])
         for _ in range(steps):
             session.run(step)

@@ -90,8 +90,7 @@ def make(network: Network, features: Features, training: Training) -> Step:
         gradients, sums = _in_parts(network, features, training.parts, gradients_and_sums, like)
     names = [*outputs.losses, *outputs.shown, "padding"]
     values, tokens = _values(names, list(outputs.losses), sums)
-    operation = optimizer.apply(gradients, tf.train.get_or_create_global_step())
-    norm = tf.get_collection(optimization.GRADIENT_NORM)[-1]
+    operation, norm = optimizer.apply(gradients, tf.train.get_or_create_global_step())
     return Step(operation, {**values, "learning_rate": rate, "gradient_norm": norm}, tokens)
 
 
