@@ -283,7 +283,7 @@ def _local_variable(name: str, initial, dtype) -> tf.Variable:
 
 
 class Applied(NamedTuple):
-    """The operation of a step, and the global norm of its gradients, a scalar, if they are clipped."""
+    """The operation of a step, and the global norm of its gradients (scalar), if it clips."""
 
     operation: tf.Operation
     gradient_norm: Optional[tf.Tensor]
