@@ -1,4 +1,4 @@
-"""Makes files with the TensorFlow at hand, which tests/test_platform.py reads with any other:
+"""Makes files with the TensorFlow at hand, which tests/training/test_platform.py reads with any other:
 
     python tests/golden/versions/make.py
 

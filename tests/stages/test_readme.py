@@ -1,6 +1,9 @@
+import os
 import re
 import shlex
 import shutil
+import subprocess
+import sys
 
 import pytest
 from conftest import ROOT, run_stage
@@ -43,6 +46,19 @@ def test_the_other_commands_of_the_documents_run(tmp_path, model_dir):
         module = COMMAND_MODULES.get(stage, stage.removesuffix(".py")).split(".")[-1]
         result = run_stage(module, *arguments, cwd=tmp_path)
         assert result.returncode == 0, result.stderr
+    # One of the commands has trained a classifier; the demo's is not made here.
+    [program] = re.findall(r"^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+    program = program.replace("demo_output/reviews", "demo_output/own")
+    result = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines()[0] == "(2, 32)"  # the golden model is 32 wide
 
 
 @pytest.mark.parametrize("page", [path.name for path in (ROOT / "docs").glob("*.md")])
