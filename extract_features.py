@@ -150,7 +150,7 @@ class Options(ModelOptions, WindowOptions, DeviceOptions):
             "normalize",
         ),
         "Length": ("max_seq_length", "doc_stride"),
-        "Neighbours": ("queries_file", "num_neighbors", "projector_dir"),
+        "Neighbors": ("queries_file", "num_neighbors", "projector_dir"),
         "Model": (ModelOptions, TokenizerOptions, RuleOptions),
         "Device": ("batch_size", "use_one_hot_embeddings", DeviceOptions),
     }
@@ -195,11 +195,11 @@ class Options(ModelOptions, WindowOptions, DeviceOptions):
             yield "--output_file=-: only JSON lines, in one piece, go to standard output"
         if self.lines_per_shard and (self.queries_file or self.projector_dir):
             yield (
-                "--lines_per_shard: neighbours and the projector want all lines in one run; make"
+                "--lines_per_shard: neighbors and the projector want all lines in one run; make"
                 " them without it"
             )
         if path == files.STREAM and self.queries_file:
-            yield "--output_file=-: neighbours go to standard output; name a file"
+            yield "--output_file=-: neighbors go to standard output; name a file"
         if name in writers.LOCAL_FORMATS and "://" in path:
             yield f"--output_file={path}: {name} is written on this machine only; copy it there"
 
@@ -214,7 +214,8 @@ def run(options: Options) -> int:
     check_files(options)
     from bert_toolkit.checkpoints import checkpoint_files, model_directory, restore, training_notes
     from bert_toolkit.features import vectors
-    from bert_toolkit.training import model_functions, trainer
+    from bert_toolkit.training import model_functions
+    from bert_toolkit.training.trainer import BatchSizes, Trainer
 
     model = model_directory.find(options)
     model_directory.check_length(options.max_seq_length, model)
@@ -245,12 +246,12 @@ def run(options: Options) -> int:
         static_shapes=options.static_shapes,
     )
     with checkpoint_files.as_tensorflow(model.init_checkpoint) as init_checkpoint:
-        engine = dataclasses.replace(
-            options.engine(), one_hot_embeddings=options.use_one_hot_embeddings
+        compute = dataclasses.replace(
+            options.compute(), one_hot_embeddings=options.use_one_hot_embeddings
         )
         made_of = vectors.Vectors(options.combine, options.pooling)
-        network = vectors.network(model.config, layers, engine, made_of)
-        runner = trainer.Runner(
+        network = vectors.network(model.config, layers, compute, made_of)
+        trainer = Trainer(
             model_functions.make(
                 network,
                 None,
@@ -260,10 +261,10 @@ def run(options: Options) -> int:
             ),
             None,
             options,
-            trainer.BatchSizes(predict=options.batch_size),
+            BatchSizes(predict=options.batch_size),
         )
         finish = lines.Finish(options.pooling, options.normalize, options.word_vector)
-        found = lines.in_order(runner.predict(line_input), line_input, finish)
+        found = lines.in_order(trainer.predict(line_input), line_input, finish)
         count = write(found, line_input, sink, count_lines(options.input_file))
     line_input.warn()
     return count
@@ -288,7 +289,7 @@ def bytes_per_token(hidden_size: int, layers: list[int], options: Options) -> in
     return 4 * hidden_size * width
 
 
-def make_layout(options: Options, layers: list[int]) -> writers.Layout:
+def make_layout(options: Options, layers: list[int]) -> writers.FeatureLayout:
     """Returns what is written of each line."""
     names: dict[str, Any] = {f"layer_{number}": number for number in layers}
     if options.pooling != "none":
@@ -296,7 +297,7 @@ def make_layout(options: Options, layers: list[int]) -> writers.Layout:
     elif options.combine != "separate":
         names = {"combined": ",".join(map(str, layers))}
     with_words = options.align != words.PIECES
-    return writers.Layout(names, options.dtype, options.pooling != "none", with_words)
+    return writers.FeatureLayout(names, options.dtype, options.pooling != "none", with_words)
 
 
 def made_from(options: Options, model: Any) -> dict[str, Any]:
@@ -331,7 +332,7 @@ def read_sources(path: str, skip: int) -> Iterator[lines.SourceLine]:
 
 
 def read_queries(path: Optional[str]) -> Iterator[lines.SourceLine]:
-    """Yields the lines to find neighbours of."""
+    """Yields the lines to find neighbors of."""
     if path is None:
         return
     number = -1
@@ -342,9 +343,9 @@ def read_queries(path: Optional[str]) -> Iterator[lines.SourceLine]:
 
 
 class Sinks:
-    """Where features go: a file or shards, the projector, the search for neighbours."""
+    """Where features go: a file or shards, the projector, the search for neighbors."""
 
-    def __init__(self, options: Options, layout: writers.Layout, facts: dict[str, Any]):
+    def __init__(self, options: Options, layout: writers.FeatureLayout, facts: dict[str, Any]):
         """Finds what an earlier run has finished, if shards are written; opens nothing."""
         self._options, self._layout = options, layout
         self._shards: Optional[feature_shards.ShardedWriter] = None
@@ -360,7 +361,7 @@ class Sinks:
         self.lines_done = self._shards.lines if self._shards else 0
         self._open = contextlib.ExitStack()
         self._writers: list[Any] = []
-        self._neighbours: Optional[neighbors.Neighbours] = None
+        self._neighbors: Optional[neighbors.Neighbors] = None
 
     def __enter__(self) -> "Sinks":
         options = self._options
@@ -375,13 +376,13 @@ class Sinks:
                 self._open.enter_context(projector.Projector(options.projector_dir))
             )
         if options.queries_file:
-            self._neighbours = neighbors.Neighbours(options.num_neighbors)
+            self._neighbors = neighbors.Neighbors(options.num_neighbors)
         return self
 
     def write(self, line: lines.LineFeatures) -> None:
         """Gives a line's features to all of them; those of a query to one."""
-        if self._neighbours:
-            self._neighbours.write(line)
+        if self._neighbors:
+            self._neighbors.write(line)
         if not line.source.is_query:
             for writer in self._writers:
                 writer.write(line)
@@ -392,10 +393,10 @@ class Sinks:
         self._open.__exit__(*error)
 
     def tell(self, count: int) -> None:
-        """Says what was written, and prints the neighbours."""
+        """Says what was written, and prints the neighbors."""
         options = self._options
-        if self._neighbours:
-            print(self._neighbours.text(), end="")
+        if self._neighbors:
+            print(self._neighbors.text(), end="")
         if options.projector_dir:
             logging.info("tensorboard --logdir %s shows the points", options.projector_dir)
         if self._shards:

@@ -68,7 +68,7 @@ class BertConfig:
           max_position_embeddings: the longest sequence the model can read.
           type_vocab_size: number of segment ids.
           initializer_range: standard deviation of new weights.
-          layer_norm_eps: added to the variance in layer normalisation.
+          layer_norm_eps: added to the variance in layer normalization.
           **other: kept as they are.
         """
         self.vocab_size = vocab_size
@@ -200,7 +200,7 @@ class BertModel:
             what the layers return. The numbers of real tokens and all gradients stay as they are;
             shapes depend on the data, which TPUs and XLA do not take.
           precision: type that layers compute in: float32, bfloat16 or float16. Variables, layer
-            normalisation, softmax and everything that is returned are float32.
+            normalization, softmax and everything that is returned are float32.
           recompute: keep only what goes from layer to layer for the gradients, and compute the
             rest again (Chen et al., 2016, https://arxiv.org/abs/1604.06174).
           with_pooler: build the pooled output, too. Checkpoints of models that were trained on
@@ -250,7 +250,7 @@ class BertModel:
         return self.all_encoder_layers
 
     def get_embedding_output(self) -> tf.Tensor:
-        """Returns [B, S, H]: the sum of the three embeddings, normalised, after dropout."""
+        """Returns [B, S, H]: the sum of the three embeddings, normalized, after dropout."""
         return self.embedding_output
 
     def get_embedding_table(self) -> tf.Variable:
@@ -408,7 +408,7 @@ def _layer(config: BertConfig, rows: tf.Tensor, adder: tf.Tensor, tokens: AllTok
 
 
 def _project_and_add(config: BertConfig, inputs: tf.Tensor, residual: tf.Tensor) -> tf.Tensor:
-    """[T, any], [T, H] -> [T, H]: projects back to H, drops out, adds what came in, normalises."""
+    """[T, any], [T, H] -> [T, H]: projects back to H, drops out, adds what came in, normalizes."""
     projected = dropout(dense(inputs, config.hidden_size, config), config.hidden_dropout_prob)
     return layer_norm(projected + residual, config.layer_norm_eps)
 
@@ -502,7 +502,7 @@ def dense(
 
 
 def layer_norm(inputs: tf.Tensor, epsilon: float = 1e-12) -> tf.Tensor:
-    """Layer normalisation over the last axis (Ba et al., 2016, equation 4) in scope "LayerNorm"."""
+    """Layer normalization over the last axis (Ba et al., 2016, equation 4) in scope "LayerNorm"."""
     with tf.variable_scope("LayerNorm"):
         size = [inputs.shape[-1]]
         beta = tf.get_variable("beta", size, initializer=tf.zeros_initializer())

@@ -17,8 +17,8 @@ NOT_DECAYED = ("LayerNorm", "layer_norm", "bias")
 
 
 @dataclasses.dataclass(frozen=True)
-class Recipe:
-    """How weights are optimised, beyond rate and steps; the defaults are as published.
+class OptimizerSettings:
+    """How weights are optimized, beyond rate and steps; the defaults are as published.
 
     Attributes:
       optimizer: "adamw" or "lamb".
@@ -38,7 +38,7 @@ class Recipe:
     loss_scaling: bool = False
 
 
-PUBLISHED = Recipe()
+PUBLISHED = OptimizerSettings()
 
 
 # --- Learning rates ---
@@ -104,7 +104,7 @@ def create_optimizer(
     num_train_steps: int,
     num_warmup_steps: Optional[int],
     use_tpu: bool = False,
-    recipe: Recipe = PUBLISHED,
+    settings: OptimizerSettings = PUBLISHED,
 ) -> tf.Operation:
     """Returns the operation that makes one training step and counts it in global_step.
 
@@ -114,14 +114,14 @@ def create_optimizer(
       num_train_steps: the step at which the rate reaches zero.
       num_warmup_steps: steps over which the rate rises from zero; 0 or None for no warm-up.
       use_tpu: whether to average gradients over the cores of a TPU.
-      recipe: what else there is to choose.
+      settings: what else there is to choose.
     """
     global_step = tf.train.get_or_create_global_step()
     rate = learning_rate_schedule(
-        global_step, init_lr, num_train_steps, num_warmup_steps or 0, recipe.schedule
+        global_step, init_lr, num_train_steps, num_warmup_steps or 0, settings.schedule
     )
-    variables = trainable_variables(recipe.frozen)
-    optimizer = make_optimizer(rate, recipe)
+    variables = trainable_variables(settings.frozen)
+    optimizer = make_optimizer(rate, settings)
     if use_tpu:
         over_cores = tf.tpu.CrossShardOptimizer(optimizer)
         pairs = over_cores.compute_gradients(loss, variables)
@@ -132,17 +132,19 @@ def create_optimizer(
     return optimizer.apply(optimizer.gradients(share, variables), global_step).operation
 
 
-def make_optimizer(learning_rate, recipe: Recipe = PUBLISHED) -> "AdamWeightDecayOptimizer":
-    """Returns the optimizer of a recipe, with the decay and the clip that BERT is trained with."""
-    make = LambOptimizer if recipe.optimizer == "lamb" else AdamWeightDecayOptimizer
+def make_optimizer(
+    learning_rate, settings: OptimizerSettings = PUBLISHED
+) -> "AdamWeightDecayOptimizer":
+    """Returns the optimizer, with the decay and the clip that BERT is trained with."""
+    make = LambOptimizer if settings.optimizer == "lamb" else AdamWeightDecayOptimizer
     return make(
         learning_rate=learning_rate,
         weight_decay_rate=WEIGHT_DECAY_RATE,
         exclude_from_weight_decay=NOT_DECAYED,
         clip_norm=MAX_GRADIENT_NORM,
-        bias_correction=recipe.bias_correction or recipe.optimizer == "lamb",
-        layer_decay=recipe.layer_decay,
-        loss_scale=LossScale() if recipe.loss_scaling else None,
+        bias_correction=settings.bias_correction or settings.optimizer == "lamb",
+        layer_decay=settings.layer_decay,
+        loss_scale=LossScale() if settings.loss_scaling else None,
     )
 
 
@@ -487,7 +489,7 @@ class LambOptimizer(AdamWeightDecayOptimizer):
         u <- m / (sqrt(v) + epsilon) + weight_decay_rate * w
         w <- w - learning_rate * |w| / |u| * u
 
-    with the ratio 1 where a norm is 0. Variables that do not decay (biases, layer normalisation)
+    with the ratio 1 where a norm is 0. Variables that do not decay (biases, layer normalization)
     have no ratio either, as in the authors' training of BERT.
     """
 

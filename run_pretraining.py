@@ -218,7 +218,8 @@ def run(options: Options) -> dict[str, Any]:
     # TensorFlow is imported when a model is needed, so that --help and mistakes answer at once.
     from bert_toolkit.checkpoints import checkpoint_files, model_directory
     from bert_toolkit.pretraining.network import pretraining_network
-    from bert_toolkit.training import model_functions, output_dir, trainer
+    from bert_toolkit.training import model_functions, output_dir
+    from bert_toolkit.training.trainer import BatchSizes, Trainer
 
     model = model_directory.find(options)
     train_files = _expand(options.input_file, "input_file") if options.do_train else []
@@ -244,24 +245,24 @@ def run(options: Options) -> dict[str, Any]:
         if init_checkpoint and data.use_next_sentence and not options.do_train:
             check_has_head(init_checkpoint, options.output_dir)
         model_fn = model_functions.make(
-            pretraining_network(model.config, data.use_next_sentence, options.engine()),
+            pretraining_network(model.config, data.use_next_sentence, options.compute()),
             options.output_dir,
             init_checkpoint,
             options.use_tpu,
             model_functions.Training.of(options, options.num_train_steps, options.num_warmup_steps),
         )
-        runner = trainer.Runner(
+        trainer = Trainer(
             model_fn,
             options.output_dir,
             options,
-            trainer.BatchSizes(train=options.train_batch_size, evaluate=options.eval_batch_size),
+            BatchSizes(train=options.train_batch_size, evaluate=options.eval_batch_size),
             options,
         )
         if options.do_train:
-            train(runner, train_files, data, model, options)
+            train(trainer, train_files, data, model, options)
         if not cluster.is_chief():
             return {}  # the first of several hosts evaluates
-        return evaluate(runner, eval_files, data, options) if options.do_eval else {}
+        return evaluate(trainer, eval_files, data, options) if options.do_eval else {}
 
 
 def check_has_head(weights: Any, output_dir: str) -> None:
@@ -298,7 +299,7 @@ def _eval_files(options: Options) -> list[str]:
     return _expand(options.input_file, "input_file")
 
 
-def train(runner, train_files: list[str], data: Data, model, options: Options) -> None:
+def train(trainer, train_files: list[str], data: Data, model, options: Options) -> None:
     """Trains from where --output_dir stands to --num_train_steps."""
     from bert_toolkit.checkpoints import model_directory, training_notes
     from bert_toolkit.training import model_functions
@@ -319,7 +320,7 @@ def train(runner, train_files: list[str], data: Data, model, options: Options) -
     )
     model_directory.write(options.output_dir, model)
     training_notes.write(options.output_dir, note)
-    runner.train(
+    trainer.train(
         input_pipeline.RecordInput(train_files, data.schema(), reading, data.masks),
         options.num_train_steps,
     )
@@ -354,7 +355,7 @@ def _with_tokenization(model, train_files: list[str]):
     )
 
 
-def evaluate(runner, eval_files: list[str], data: Data, options: Options) -> dict[str, Any]:
+def evaluate(trainer, eval_files: list[str], data: Data, options: Options) -> dict[str, Any]:
     """Evaluates the latest checkpoint of --output_dir and writes eval_results.txt and .json."""
     from bert_toolkit.io import metrics_files
 
@@ -366,7 +367,7 @@ def evaluate(runner, eval_files: list[str], data: Data, options: Options) -> dic
         all_steps = -(-tfrecord.count_records(eval_files) // options.eval_batch_size)
         steps = min(steps or all_steps, all_steps)
     reading = input_pipeline.Reading(repeat=False, static_shapes=options.static_shapes)
-    metrics = runner.evaluate(
+    metrics = trainer.evaluate(
         input_pipeline.RecordInput(eval_files, data.schema(), reading, data.masks),
         "evaluating",
         steps,

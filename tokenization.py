@@ -568,7 +568,7 @@ class BasicTokenizer:
         return f" {char} " if ideograph else self._clean_rule(char)
 
     def _lower_placed(self, word: "_Placed") -> "_Placed":
-        # Lower-casing looks at the neighbours (a final sigma), but each character gives as many as
+        # Lower-casing looks at the neighbors (a final sigma), but each character gives as many as
         # it does alone.
         lowered = self._lower("".join(char for char, _ in word))
         places = [place for char, place in word for _ in char.lower()]

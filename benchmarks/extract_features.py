@@ -6,7 +6,7 @@ A model lies in the first directory in Hugging Face's layout, reviews in the sec
 works, each way a process of its own, from start to end, on 2 threads:
 
     tokens     the first 1,000 reviews, 4 layers of every token as JSON lines, at most 128 tokens
-    sentences  1,000 and 50,000 reviews, one vector each (mean), normalised, as an array
+    sentences  1,000 and 50,000 reviews, one vector each (mean), normalized, as an array
 
 "published way" restates extract_features.py of the paper plainly, on our network: every sequence
 padded to 128 and each number rounded and written by itself. sentence-transformers has no pipeline
@@ -32,7 +32,7 @@ sys.path.insert(0, sys.argv[4])
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 import tensorflow.compat.v1 as tf
 from bert_toolkit.checkpoints import checkpoint_files, model_directory, restore
-from bert_toolkit.compute import Engine
+from bert_toolkit.compute import ComputeOptions
 from bert_toolkit.features import vectors
 from bert_toolkit.options import ModelOptions
 from bert_toolkit.text import encoding
@@ -58,7 +58,7 @@ def input_fn():
 
 with checkpoint_files.as_tensorflow(model.init_checkpoint) as weights:
     def model_fn(features, labels, mode):
-        network = vectors.network(model.config, LAYERS, Engine(remove_padding=False))
+        network = vectors.network(model.config, LAYERS, ComputeOptions(remove_padding=False))
         predictions = network(features, mode).predictions
         fitting = restore.fit(weights, tf.trainable_variables())
         restore.restore_at_start(weights, fitting)

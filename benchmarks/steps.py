@@ -11,7 +11,7 @@ environment for torch. All ways take the same batches of 32 in the same order, o
     infer     reviews, at most 64 tokens, the encoder's last layer
     base_train, base_infer   BERT-base with random weights, 8 sequences of 128 real tokens
 
-"published way" is our engine with every sequence padded to its full length; "in 4 parts" and
+"published way" is our compute with every sequence padded to its full length; "in 4 parts" and
 "recomputed" are ours with --gradient_accumulation_steps=4 and with --recompute, to save memory.
 "xla" is with --xla, padded to full length. transformers pads to
 the longest of a batch, as its users do, and trains with torch.optim.AdamW and the gradient clipped.
@@ -120,26 +120,26 @@ def run_ours(arguments, work, batches, parts=1, xla=False, **choices):
 
     import modeling
     from bert_toolkit.checkpoints import checkpoint_files, restore
-    from bert_toolkit.compute import Engine
+    from bert_toolkit.compute import ComputeOptions
     from bert_toolkit.features import vectors
     from bert_toolkit.pretraining.network import pretraining_network
     from bert_toolkit.problems import SINGLE, Problem
     from bert_toolkit.tasks.classification import classifier_network
     from bert_toolkit.training import model_functions
 
-    engine = Engine(**choices)
+    compute = ComputeOptions(**choices)
     config = modeling.BertConfig.from_json_file(os.path.join(arguments.bert_dir, "config.json"))
     weights_file = os.path.join(arguments.bert_dir, "model.safetensors")
     if work.startswith("base"):
         config, weights_file = modeling.BertConfig(30_522), None
     network = {
-        "finetune": classifier_network.network(config, Problem(SINGLE, ("0", "1")), engine),
-        "base_train": classifier_network.network(config, Problem(SINGLE, ("0", "1")), engine),
-        "pretrain": pretraining_network(config, True, engine),
-        "infer": vectors.network(config, [-1], engine),
-        "base_infer": vectors.network(config, [-1], engine),
+        "finetune": classifier_network.network(config, Problem(SINGLE, ("0", "1")), compute),
+        "base_train": classifier_network.network(config, Problem(SINGLE, ("0", "1")), compute),
+        "pretrain": pretraining_network(config, True, compute),
+        "infer": vectors.network(config, [-1], compute),
+        "base_infer": vectors.network(config, [-1], compute),
     }[work]
-    if engine.remove_padding:
+    if compute.remove_padding:
         batches = [cut(batch) for batch in batches]
     training = model_functions.Training(5e-5, 100_000, 100, parts=parts)
     infer = work.endswith("infer")

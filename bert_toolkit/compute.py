@@ -4,7 +4,7 @@ import dataclasses
 
 
 @dataclasses.dataclass(frozen=True)
-class Engine:
+class ComputeOptions:
     """Choices for the hardware at hand.
 
     Attributes:
@@ -22,5 +22,5 @@ class Engine:
     recompute: bool = False
 
 
-DEFAULT_ENGINE = Engine()
-TPU_ENGINE = Engine(static_shapes=True, one_hot_embeddings=True, remove_padding=False)
+DEFAULT_COMPUTE = ComputeOptions()
+TPU_COMPUTE = ComputeOptions(static_shapes=True, one_hot_embeddings=True, remove_padding=False)

@@ -16,7 +16,7 @@ import typing
 from collections.abc import Iterator, Sequence
 from typing import Any, Optional, Union
 
-from bert_toolkit.compute import DEFAULT_ENGINE, TPU_ENGINE, Engine
+from bert_toolkit.compute import DEFAULT_COMPUTE, TPU_COMPUTE, ComputeOptions
 from bert_toolkit.errors import UserError
 
 
@@ -262,11 +262,11 @@ class DeviceOptions:
         """Whether every batch has to have the same shape."""
         return self.use_tpu or self.xla
 
-    def engine(self) -> Engine:
+    def compute(self) -> ComputeOptions:
         """Returns how networks are computed there."""
-        engine = TPU_ENGINE if self.use_tpu else DEFAULT_ENGINE
+        compute = TPU_COMPUTE if self.use_tpu else DEFAULT_COMPUTE
         return dataclasses.replace(
-            engine,
+            compute,
             static_shapes=self.static_shapes,
             remove_padding=self.remove_padding and not self.static_shapes,
             precision=self.precision,
@@ -349,9 +349,9 @@ class TrainingOptions(DeviceOptions, CheckpointOptions):
         " counted from 0 (3), ranges of them (0-5).",
     )
 
-    def engine(self) -> Engine:
+    def compute(self) -> ComputeOptions:
         """Returns how networks are computed."""
-        return dataclasses.replace(super().engine(), recompute=self.recompute)
+        return dataclasses.replace(super().compute(), recompute=self.recompute)
 
     def training_conflicts(self) -> list[str]:
         """Returns a sentence for everything that does not go together."""

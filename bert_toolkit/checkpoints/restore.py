@@ -116,7 +116,7 @@ def restore_at_start(weights: Weights, fitting: Fit) -> None:
 
 
 def assign(session: Any, weights: Mapping[str, np.ndarray], names: Sequence[str]) -> None:
-    """Initialises variables of a session's graph with arrays; quicker than by a checkpoint."""
+    """Initializes variables of a session's graph with arrays; quicker than by a checkpoint."""
     variables = {variable.op.name: variable for variable in tf.global_variables()}
     values = {variables[name].initial_value: weights[name] for name in names}
     session.run([variables[name].initializer for name in names], values)

@@ -12,7 +12,7 @@ from absl import logging
 
 import modeling
 from bert_toolkit.checkpoints import checkpoint_files, model_directory, restore
-from bert_toolkit.compute import DEFAULT_ENGINE, Engine
+from bert_toolkit.compute import DEFAULT_COMPUTE, ComputeOptions
 from bert_toolkit.features import vectors
 from bert_toolkit.io import files
 from bert_toolkit.problems import MULTI, SINGLE, Problem
@@ -22,8 +22,8 @@ from bert_toolkit.training.estimator_api import PREDICT
 
 INPUTS = ("input_ids", "input_mask", "segment_ids")
 
-# (features, engine) -> output by name, batch first
-Answers = Callable[[Mapping[str, tf.Tensor], Engine], dict[str, tf.Tensor]]
+# (features, compute) -> output by name, batch first
+Answers = Callable[[Mapping[str, tf.Tensor], ComputeOptions], dict[str, tf.Tensor]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,8 +52,8 @@ def classifier(
     "given", bool [B, labels], of several; or "value" [B].
     """
 
-    def build(features: Mapping[str, tf.Tensor], engine: Engine) -> dict[str, tf.Tensor]:
-        network = classifier_network.network(config, problem, engine)
+    def build(features: Mapping[str, tf.Tensor], compute: ComputeOptions) -> dict[str, tf.Tensor]:
+        network = classifier_network.network(config, problem, compute)
         logits = network(features, PREDICT).predictions["logits"]  # [B, outputs]
         scaled = logits / calibrated.temperature
         if problem.kind == MULTI:
@@ -75,8 +75,8 @@ def classifier(
 def encoder(config: modeling.BertConfig, layers: list[int], made_of: vectors.Vectors) -> Answers:
     """Returns what builds an encoder: "vector" [B, D] or "states" [B, S, D]."""
 
-    def build(features: Mapping[str, tf.Tensor], engine: Engine) -> dict[str, tf.Tensor]:
-        network = vectors.network(config, layers, engine, made_of)
+    def build(features: Mapping[str, tf.Tensor], compute: ComputeOptions) -> dict[str, tf.Tensor]:
+        network = vectors.network(config, layers, compute, made_of)
         found = network(features, PREDICT).predictions
         if made_of.pooling != "none":
             return {"vector": found["vector"]}
@@ -112,7 +112,7 @@ def _save(exported: Exported, directory: str, with_text: bool, max_seq_length: i
         tf.Session() as session,
     ):
         assets = write_assets(exported, made)
-        signatures = {"serving_default": _token_signature(exported.answers, DEFAULT_ENGINE)}
+        signatures = {"serving_default": _token_signature(exported.answers, DEFAULT_COMPUTE)}
         if with_text:
             signatures |= _text_signatures(exported, max_seq_length, made)
         _load_weights(session, exported)
@@ -137,10 +137,10 @@ def _save(exported: Exported, directory: str, with_text: bool, max_seq_length: i
 Signature = tuple[dict[str, tf.Tensor], dict[str, tf.Tensor]]
 
 
-def _token_signature(answers: Answers, engine: Engine) -> Signature:
+def _token_signature(answers: Answers, compute: ComputeOptions) -> Signature:
     inputs = {name: tf.placeholder(tf.int32, [None, None], name) for name in INPUTS}
     with tf.variable_scope(tf.get_variable_scope(), reuse=tf.AUTO_REUSE):
-        return inputs, answers(inputs, engine)
+        return inputs, answers(inputs, compute)
 
 
 def _text_signatures(exported: Exported, max_seq_length: int, assets: str) -> dict[str, Signature]:
@@ -159,7 +159,7 @@ def _text_signatures(exported: Exported, max_seq_length: int, assets: str) -> di
         ),
     ):
         with tf.variable_scope(tf.get_variable_scope(), reuse=tf.AUTO_REUSE):
-            signatures[name] = (inputs, exported.answers(features, DEFAULT_ENGINE))
+            signatures[name] = (inputs, exported.answers(features, DEFAULT_COMPUTE))
     return signatures
 
 
@@ -216,12 +216,12 @@ def write_tflite(exported: Exported, path: str, dtype: str) -> None:
     """
 
     # Strings are for people; other programs have the labels file.
-    def answers(features: Mapping[str, tf.Tensor], engine: Engine) -> dict[str, tf.Tensor]:
-        found = exported.answers(features, engine)
+    def answers(features: Mapping[str, tf.Tensor], compute: ComputeOptions) -> dict[str, tf.Tensor]:
+        found = exported.answers(features, compute)
         return {name: value for name, value in found.items() if value.dtype != tf.string}
 
     with tf.Graph().as_default(), tf.Session() as session:
-        inputs, outputs = _token_signature(answers, Engine(remove_padding=False))
+        inputs, outputs = _token_signature(answers, ComputeOptions(remove_padding=False))
         _load_weights(session, exported)
         frozen = tf.graph_util.convert_variables_to_constants(
             session, session.graph_def, [output.op.name for output in outputs.values()]

@@ -45,7 +45,7 @@ class ShardedWriter:
         self,
         output_file: str,
         format_name: str,
-        layout: writers.Layout,
+        layout: writers.FeatureLayout,
         lines_per_shard: int,
         made_from: Mapping[str, Any],
         resume: bool,

@@ -1,4 +1,4 @@
-"""Nearest neighbours: the lines whose vectors point most nearly the same way as a query's."""
+"""Nearest neighbors: the lines whose vectors point most nearly the same way as a query's."""
 
 from typing import Optional
 
@@ -9,7 +9,7 @@ from bert_toolkit.features.lines import LineFeatures, SourceLine
 LINES_AT_ONCE = 1024
 
 
-class Neighbours:
+class Neighbors:
     """Finds the nearest lines to some queries; all queries come before all lines.
 
     Needs memory for the queries and what is nearest to them, not for the lines.

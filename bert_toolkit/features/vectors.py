@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import tensorflow.compat.v1 as tf
 
 import modeling
-from bert_toolkit.compute import DEFAULT_ENGINE, Engine
+from bert_toolkit.compute import DEFAULT_COMPUTE, ComputeOptions
 from bert_toolkit.errors import UserError
 from bert_toolkit.training import model_functions
 from bert_toolkit.training.outputs import Network, Outputs
@@ -39,7 +39,7 @@ EVERY_LAYER = Vectors()
 def network(
     config: modeling.BertConfig,
     layers: list[int],
-    engine: Engine = DEFAULT_ENGINE,
+    compute: ComputeOptions = DEFAULT_COMPUTE,
     vectors: Vectors = EVERY_LAYER,
 ) -> Network:
     """Returns the function (features, mode) -> Outputs: BERT's layers, or what is made of them.
@@ -50,7 +50,7 @@ def network(
     """
 
     def build(features: Mapping[str, tf.Tensor], mode: str) -> Outputs:
-        model = model_functions.encoder(config, features, mode, engine, with_pooler=False)
+        model = model_functions.encoder(config, features, mode, compute, with_pooler=False)
         outputs = [model.get_all_encoder_layers()[layer] for layer in layers]  # [B, S, H] each
         predictions = {}
         if "unique_ids" in features:

@@ -41,7 +41,7 @@ def format_of(path: str) -> str:
 
 
 @dataclasses.dataclass(frozen=True)
-class Layout:
+class FeatureLayout:
     """What is written of each line.
 
     Attributes:
@@ -68,7 +68,7 @@ class Writer(Protocol):
 
 
 @contextlib.contextmanager
-def open_writer(path: str, format_name: str, layout: Layout) -> Iterator[Writer]:
+def open_writer(path: str, format_name: str, layout: FeatureLayout) -> Iterator[Writer]:
     """Opens a writer; a file appears as a whole at the end of the block, or not at all."""
     if path == files.STREAM:
         yield JsonLines(sys.stdout.buffer, layout)
@@ -92,7 +92,7 @@ def _gzipped(stream: IO[bytes]) -> IO[bytes]:
 class JsonLines:
     """The published form: a JSON object a line, values with 6 decimals."""
 
-    def __init__(self, stream: IO[bytes], layout: Layout):
+    def __init__(self, stream: IO[bytes], layout: FeatureLayout):
         self._stream, self._layout = stream, layout
 
     def write(self, line: LineFeatures) -> None:
@@ -168,7 +168,7 @@ def _directory(path: str) -> str:
 class Npy:
     """One array, [lines, D], of pooled vectors."""
 
-    def __init__(self, path: str, layout: Layout):
+    def __init__(self, path: str, layout: FeatureLayout):
         self._path, self._dtype = path, layout.dtype
         self._column: Optional[_Column] = None
 
@@ -189,7 +189,7 @@ class Npy:
 class _Columns:
     """What files of arrays have: numbers and vectors of lines, or of all their tokens."""
 
-    def __init__(self, layout: Layout):
+    def __init__(self, layout: FeatureLayout):
         self._layout = layout
         self.indexes: list[int] = []
         self.splits = [0]
@@ -221,7 +221,7 @@ class _Columns:
 class Npz:
     """An .npz archive, not compressed: floats of vectors hardly get smaller."""
 
-    def __init__(self, path: str, layout: Layout):
+    def __init__(self, path: str, layout: FeatureLayout):
         self._path, self._layout = path, layout
         self._columns = _Columns(layout)
         self._large: dict[str, _Column] = {}
@@ -258,7 +258,7 @@ _BYTES_AT_ONCE = 16_000_000
 class Hdf5:
     """An HDF5 file with a data set for each array."""
 
-    def __init__(self, path: str, layout: Layout):
+    def __init__(self, path: str, layout: FeatureLayout):
         import h5py
 
         self._columns = _Columns(layout)
@@ -308,7 +308,7 @@ class Hdf5:
 class Parquet:
     """A Parquet table with a row a line; the vectors of its tokens are a list of lists."""
 
-    def __init__(self, path: str, layout: Layout):
+    def __init__(self, path: str, layout: FeatureLayout):
         self._stream = files.open_binary(path, "wb")
         self._layout = layout
         self._writer: Any = None
@@ -374,7 +374,7 @@ class Parquet:
 class Records:
     """A TFRecord file with a tf.train.Example a line; float16 is written as bytes."""
 
-    def __init__(self, path: str, layout: Layout):
+    def __init__(self, path: str, layout: FeatureLayout):
         self._writer, self._layout = tfrecord.RecordWriter(path), layout
 
     def write(self, line: LineFeatures) -> None:
@@ -395,7 +395,7 @@ class Records:
         self._writer.close()
 
 
-_WRITERS: dict[str, Callable[[str, Layout], Writer]] = {
+_WRITERS: dict[str, Callable[[str, FeatureLayout], Writer]] = {
     "npy": Npy,
     "npz": Npz,
     "hdf5": Hdf5,

@@ -45,7 +45,7 @@ def arguments_named(**names: str) -> Iterator[None]:
         raise UserError(text) from error.__cause__
 
 
-class Model:
+class InferenceSession:
     """A network with its weights in a session of its own."""
 
     def __init__(
@@ -137,7 +137,7 @@ class Encoder:
             files = model_directory.find(options)
             assert files.init_checkpoint
             numbers = parse_layers(",".join(map(str, layers)), files.config.num_hidden_layers)
-            self._model = Model(
+            self._model = InferenceSession(
                 files,
                 files.init_checkpoint,
                 lambda config: vectors.network(config, numbers, vectors=made_of),

@@ -9,7 +9,7 @@ import tensorflow.compat.v1 as tf
 
 from bert_toolkit.checkpoints import model_directory, task_file
 from bert_toolkit.errors import UserError
-from bert_toolkit.inference.encoder import Model, Text, arguments_named
+from bert_toolkit.inference.encoder import InferenceSession, Text, arguments_named
 from bert_toolkit.options import ModelOptions
 from bert_toolkit.problems import Problem
 from bert_toolkit.tasks import best_model
@@ -82,7 +82,7 @@ class TextClassifier:
                 raise UserError(f"{model_dir}: no {task_file.NAME}; expected a trained classifier")
             self.problem = problem = trained.problem
             self._calibration = trained.calibration
-            self._model = Model(
+            self._model = InferenceSession(
                 trained.files,
                 trained.checkpoint,
                 lambda config: classifier_network.network(config, problem),

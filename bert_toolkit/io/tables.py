@@ -40,7 +40,7 @@ class Row(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Layout:
+class TableFormat:
     """How a file is laid out.
 
     Attributes:
@@ -79,7 +79,7 @@ class Table:
       quoted: how many fields of tab-separated rows look quoted, though quotes are text in them.
     """
 
-    def __init__(self, path: str, layout: Layout):
+    def __init__(self, path: str, layout: TableFormat):
         """Opens the file; the header is read when rows are."""
         self.path, self.layout = path, layout
         self.name = files.shown(path)

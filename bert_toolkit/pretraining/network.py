@@ -6,28 +6,30 @@ from typing import Any
 import tensorflow.compat.v1 as tf
 
 import modeling
-from bert_toolkit.compute import DEFAULT_ENGINE, Engine
+from bert_toolkit.compute import DEFAULT_COMPUTE, ComputeOptions
 from bert_toolkit.training import metrics, model_functions
 from bert_toolkit.training.estimator_api import TRAIN
-from bert_toolkit.training.outputs import Mean, Outputs
+from bert_toolkit.training.outputs import Mean, Network, Outputs
 
 
-def pretraining_network(config, use_next_sentence: bool = True, engine: Engine = DEFAULT_ENGINE):
+def pretraining_network(
+    config, use_next_sentence: bool = True, compute: ComputeOptions = DEFAULT_COMPUTE
+) -> Network:
     """Returns the function (features, mode) -> Outputs: BERT with both pretraining heads.
 
     Args:
       config: sizes of the model.
       use_next_sentence: whether the loss has that part. The head is there either way, so that
         checkpoints have the same variables.
-      engine: how it is computed. With static shapes, predictions are made at all of
+      compute: how it is computed. With static shapes, predictions are made at all of
         max_predictions_per_seq positions, otherwise only at real ones.
     """
 
     def build(features: Mapping[str, tf.Tensor], mode: str) -> Outputs:
         # Without that part of the loss its head is there to be saved, not to be evaluated.
         with_head = use_next_sentence or mode == TRAIN
-        model = model_functions.encoder(config, features, mode, engine, with_pooler=with_head)
-        positions, masked_ids, weights = masked_tokens(features, engine.static_shapes)
+        model = model_functions.encoder(config, features, mode, compute, with_pooler=with_head)
+        positions, masked_ids, weights = masked_tokens(features, compute.static_shapes)
         masked_logits = modeling.masked_lm_logits(model, config, positions)  # [M, V]
         masked_losses = tf.nn.sparse_softmax_cross_entropy_with_logits(
             labels=masked_ids, logits=masked_logits

@@ -11,7 +11,7 @@ from typing import Any, Optional, Protocol
 
 import numpy as np
 
-from bert_toolkit.compute import Engine
+from bert_toolkit.compute import ComputeOptions
 from bert_toolkit.io.tfrecord import Schema
 from bert_toolkit.text.encoding import Encoded
 from bert_toolkit.training.outputs import Network
@@ -86,9 +86,9 @@ class Task(Protocol):
         """Returns how many times each training example counts; None for once."""
 
     def facts(self) -> Iterable[Any]:
-        """Yields what the training data is recognised by when a run goes on."""
+        """Yields what the training data is recognized by when a run goes on."""
 
-    def network(self, config: BertConfig, engine: Engine) -> Network:
+    def network(self, config: BertConfig, compute: ComputeOptions) -> Network:
         """Returns the function (features, mode) -> outputs; predictions with is_real_example."""
 
     def decode(self, outputs: Outputs, split: EncodedSplit) -> Any:

@@ -19,7 +19,7 @@ SCORE = "score.json"
 LOWER_IS_BETTER = ("loss", "calibration_error", "mean_squared_error", "mean_absolute_error")
 
 
-class Selection(tf.train.CheckpointSaverListener):
+class BestModelKeeper(tf.train.CheckpointSaverListener):
     """Evaluates each checkpoint, keeps the best model, and stops when it is not bettered.
 
     What it knows is kept with the best model, so that a run that is interrupted goes on with it.

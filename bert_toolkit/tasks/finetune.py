@@ -15,7 +15,9 @@ from bert_toolkit.io import metrics_files
 from bert_toolkit.io.progress import Progress
 from bert_toolkit.tasks import best_model, encoded
 from bert_toolkit.tasks.base import Batch, EncodedSplit, Task
-from bert_toolkit.training import cluster, input_pipeline, model_functions, output_dir, trainer
+from bert_toolkit.tasks.best_model import BestModelKeeper
+from bert_toolkit.training import cluster, input_pipeline, model_functions, output_dir
+from bert_toolkit.training.trainer import BatchSizes, Trainer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +72,7 @@ class Finetuning:
         self.directory = options.output_dir
         self._tokenizer = model.tokenizer()
         self._vocabulary = training_notes.Vocabulary.of(model.vocab_file or "")
-        self._network = task.network(model.config, options.engine())
+        self._network = task.network(model.config, options.compute())
 
     def encode(
         self,
@@ -113,7 +115,7 @@ class Finetuning:
         step = model_functions.starting_step(self.directory, steps, "num_train_epochs", differences)
         if step >= steps:
             return
-        listeners = self._selection(rows, dev)
+        listeners = self._keepers(rows, dev)
         if any(listener.is_over() for listener in listeners):
             logging.warning(
                 "nothing to train: the run was stopped early before; raise"
@@ -146,15 +148,15 @@ class Finetuning:
             model_fn = model_functions.make(
                 self._network, self.directory, init_checkpoint, options.use_tpu, training
             )
-            runner = trainer.Runner(
+            trainer = Trainer(
                 model_fn,
                 self.directory,
                 options,
-                trainer.BatchSizes(train=options.train_batch_size),
+                BatchSizes(train=options.train_batch_size),
                 self._checkpoint_options(len(train.owners)),
             )
             data = input_pipeline.RecordInput([train.path], self.task.schema(), reading)
-            runner.train(data, steps, listeners)
+            trainer.train(data, steps, listeners)
 
     def _checkpoint_options(self, rows: int):
         every = self.options.steps_between_evaluations(rows)
@@ -162,7 +164,7 @@ class Finetuning:
             return self.options
         return dataclasses.replace(self.options, save_checkpoints_steps=every)
 
-    def _selection(self, rows: int, dev: Optional[EncodedSplit]) -> list[best_model.Selection]:
+    def _keepers(self, rows: int, dev: Optional[EncodedSplit]) -> list[BestModelKeeper]:
         options = self.options
         every = options.steps_between_evaluations(rows)
         if not every:
@@ -179,7 +181,7 @@ class Finetuning:
 
         metric = options.best_metric or self.task.metric
         patience = options.early_stopping_patience
-        return [best_model.Selection(self.directory, metric, every, patience, evaluate)]
+        return [BestModelKeeper(self.directory, metric, every, patience, evaluate)]
 
     # --- Evaluation and prediction ---
 
@@ -244,10 +246,10 @@ class Finetuning:
         with checkpoint_files.as_tensorflow(checkpoint) as weights:
             assert weights
             model_fn = model_functions.make(self._network, None, weights, options.use_tpu)
-            sizes = trainer.BatchSizes(predict=batch_size)
-            runner = trainer.Runner(model_fn, None, options, sizes, quiet=True)
+            sizes = BatchSizes(predict=batch_size)
+            trainer = Trainer(model_fn, None, options, sizes, quiet=True)
             data = input_pipeline.RecordInput([split.path], self.task.schema(), reading)
-            for batch in runner.predict(data):
+            for batch in trainer.predict(data):
                 is_real = batch.pop("is_real_example") == 1
                 yield {name: values[is_real] for name, values in batch.items()}
                 count += int(is_real.sum())

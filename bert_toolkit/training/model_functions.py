@@ -9,7 +9,7 @@ from absl import logging
 import modeling
 import optimization
 from bert_toolkit.checkpoints import checkpoint_files, restore
-from bert_toolkit.compute import Engine
+from bert_toolkit.compute import ComputeOptions
 from bert_toolkit.errors import UserError
 from bert_toolkit.training import cluster, estimator_api, hooks, output_dir, training_step
 from bert_toolkit.training.estimator_api import EVAL, PREDICT, TRAIN
@@ -23,7 +23,7 @@ def encoder(
     config: modeling.BertConfig,
     features: Mapping[str, tf.Tensor],
     mode: str,
-    engine: Engine,
+    compute: ComputeOptions,
     with_pooler: bool = True,
 ) -> modeling.BertModel:
     """Builds BERT over the features that every stage has, with dropout if `mode` is TRAIN."""
@@ -34,10 +34,10 @@ def encoder(
         input_mask=features["input_mask"],
         token_type_ids=features["segment_ids"],
         scope="bert",  # not a new one where it is built again
-        use_one_hot_embeddings=engine.one_hot_embeddings,
-        remove_padding=engine.remove_padding,
-        precision=engine.precision,
-        recompute=engine.recompute and mode == TRAIN,
+        use_one_hot_embeddings=compute.one_hot_embeddings,
+        remove_padding=compute.remove_padding,
+        precision=compute.precision,
+        recompute=compute.recompute and mode == TRAIN,
         with_pooler=with_pooler,
     )
 
@@ -86,7 +86,7 @@ def make(
                 training.num_train_steps,
                 training.num_warmup_steps,
                 use_tpu,
-                training.recipe,
+                training.settings,
             )
         return estimator_api.load().tpu.TPUEstimatorSpec(**spec)
 

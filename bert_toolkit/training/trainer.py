@@ -30,7 +30,7 @@ class BatchSizes:
     predict: int = 1
 
 
-class Runner:
+class Trainer:
     """An Estimator with its batch sizes; its errors are sentences."""
 
     def __init__(

@@ -21,26 +21,26 @@ Features = Mapping[str, tf.Tensor]
 
 @dataclasses.dataclass(frozen=True)
 class Training:
-    """How the weights are optimised.
+    """How the weights are optimized.
 
     Attributes:
       learning_rate: the peak.
       num_train_steps: the step at which training ends.
       num_warmup_steps: steps over which the learning rate rises from zero.
-      recipe: what else there is to choose of the optimizer.
+      settings: what else there is to choose of the optimizer.
       parts: how many a batch is computed in, one after the other.
     """
 
     learning_rate: float
     num_train_steps: int
     num_warmup_steps: int
-    recipe: optimization.Recipe = optimization.PUBLISHED
+    settings: optimization.OptimizerSettings = optimization.PUBLISHED
     parts: int = 1
 
     @classmethod
     def of(cls, options: TrainingOptions, num_train_steps: int, num_warmup_steps: int):
         """Returns what the flags ask for."""
-        recipe = optimization.Recipe(
+        settings = optimization.OptimizerSettings(
             optimizer=options.optimizer,
             schedule=options.learning_rate_schedule,
             bias_correction=options.adam_bias_correction,
@@ -49,7 +49,7 @@ class Training:
             loss_scaling=options.precision == "float16",
         )
         parts = options.gradient_accumulation_steps
-        return cls(options.learning_rate, num_train_steps, num_warmup_steps, recipe, parts)
+        return cls(options.learning_rate, num_train_steps, num_warmup_steps, settings, parts)
 
     def rate(self) -> tf.Tensor:
         """Returns the learning rate of the step to come, a scalar."""
@@ -58,7 +58,7 @@ class Training:
             self.learning_rate,
             self.num_train_steps,
             self.num_warmup_steps,
-            self.recipe.schedule,
+            self.settings.schedule,
         )
 
 
@@ -75,9 +75,9 @@ def make(network: Network, features: Features, training: Training) -> Step:
     _seed_dropout()
     outputs = network(features, TRAIN)
     weights = _weights_of_batch(outputs)
-    variables = optimization.trainable_variables(training.recipe.frozen)
+    variables = optimization.trainable_variables(training.settings.frozen)
     rate = training.rate()
-    optimizer = optimization.make_optimizer(rate, training.recipe)
+    optimizer = optimization.make_optimizer(rate, training.settings)
 
     def gradients_and_sums(outputs: Outputs, features: Features):
         objective = tf.add_n([mean.total / weights[name] for name, mean in outputs.losses.items()])

@@ -7,7 +7,7 @@ import tensorflow.compat.v1 as tf
 from conftest import GOLDEN
 
 import modeling
-from bert_toolkit.compute import Engine
+from bert_toolkit.compute import ComputeOptions
 from bert_toolkit.errors import UserError
 from bert_toolkit.pretraining.network import pretraining_network
 from bert_toolkit.training.estimator_api import TRAIN
@@ -76,7 +76,7 @@ def gradients(batch, remove_padding):
         features = {
             name: tf.constant(batch[name]) for name in batch if batch[name].shape[:1] == (8,)
         }
-        outputs = pretraining_network(config, True, Engine(remove_padding=remove_padding))(
+        outputs = pretraining_network(config, True, ComputeOptions(remove_padding=remove_padding))(
             features, TRAIN
         )
         variables = tf.trainable_variables()

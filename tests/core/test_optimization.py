@@ -10,7 +10,7 @@ from conftest import GOLDEN, ROOT
 import modeling
 import optimization
 from bert_toolkit.checkpoints import checkpoint_files
-from bert_toolkit.compute import TPU_ENGINE, Engine
+from bert_toolkit.compute import TPU_COMPUTE, ComputeOptions
 from bert_toolkit.pretraining.network import pretraining_network
 from bert_toolkit.pretraining.schema import pretraining_schema
 from bert_toolkit.problems import SINGLE, Problem
@@ -50,9 +50,11 @@ def test_golden_trajectories(name):
         assert session.run(tf.train.get_global_step()) == len(golden["kernel"]) - 1
 
 
-@pytest.mark.parametrize("engine", [Engine(), Engine(remove_padding=False), TPU_ENGINE], ids=str)
+@pytest.mark.parametrize(
+    "compute", [ComputeOptions(), ComputeOptions(remove_padding=False), TPU_COMPUTE], ids=str
+)
 @pytest.mark.parametrize("kind", ["pretrain", "classify"])
-def test_golden_losses_through_the_model_functions_of_the_stages(kind, engine, tmp_path):
+def test_golden_losses_through_the_model_functions_of_the_stages(kind, compute, tmp_path):
     batch = dict(np.load(GOLDEN / "model_outputs.npz"))
     expected = LOSSES[kind]
     config = modeling.BertConfig.from_json_file(str(GOLDEN / "model/bert_config.json"))
@@ -62,11 +64,11 @@ def test_golden_losses_through_the_model_functions_of_the_stages(kind, engine, t
     one_order = tf.ConfigProto(inter_op_parallelism_threads=1)
     with tf.Graph().as_default(), tf.Session(config=one_order) as session:
         features = {name: tf.constant(batch[name]) for name in names}
-        network = pretraining_network(config, True, engine)
+        network = pretraining_network(config, True, compute)
         if kind == "classify":
             features["label_ids"] = features["next_sentence_labels"][:, 0]
             features["is_real_example"] = tf.ones([8], tf.int32)
-            network = classifier_network.network(config, BINARY, engine)
+            network = classifier_network.network(config, BINARY, compute)
         prefix = str(GOLDEN / "model/bert_model.ckpt")
         training = model_functions.Training(
             expected["learning_rate"], expected["num_train_steps"], expected["num_warmup_steps"]

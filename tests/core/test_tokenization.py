@@ -250,7 +250,7 @@ def test_offsets_belong_to_the_tokens(tokenizer, text):
         ("wo\u200brd", ["wo\u200brd"]),
     ],
 )
-def test_offsets_through_normalisation(text, parts):
+def test_offsets_through_normalization(text, parts):
     tokenizer = tokenization.FullTokenizer(str(VOCAB))
     tokens, offsets = tokenizer.tokenize_with_offsets(text)
     found = [text[start:end] for start, end in offsets]

@@ -1,4 +1,4 @@
-"""Formats of features, words, windows, shards and resuming, neighbours and the projector."""
+"""Formats of features, words, windows, shards and resuming, neighbors and the projector."""
 
 import gzip
 import json
@@ -387,10 +387,10 @@ def test_a_killed_run_goes_on(tmp_path, model_dir):
     np.testing.assert_allclose(of_json(parts), of_json(whole), atol=1e-5)
 
 
-# --- Neighbours and the projector ---
+# --- Neighbors and the projector ---
 
 
-def test_neighbours_are_the_nearest_by_cosine(extract, tmp_path, capsys):
+def test_neighbors_are_the_nearest_by_cosine(extract, tmp_path, capsys):
     queries = ["the word was with God", "void"]
     (tmp_path / "queries.txt").write_text("\n".join(queries) + "\n")
     texts = [*LINES, "the word was with god"]

@@ -218,7 +218,7 @@ def test_words_of_segmented_chinese_are_masked_together(tmp_path, tokenizer, sep
                 run = []
             if token:
                 run.append((position, token))
-    # Neighbouring words may both be masked; alone, only whole words are.
+    # Neighboring words may both be masked; alone, only whole words are.
     lone = {group for group in groups if len(group) <= 2 and groups[group] > 20}
     assert lone <= {ids for ids in word_ids if len(ids) <= 2} | {
         one + two for one in word_ids for two in word_ids if len(one + two) == 2

@@ -388,7 +388,7 @@ def test_features_have_the_published_form(tmp_path, model_dir, caplog):
     assert "1 empty lines (2) have [CLS] and [SEP] only" in caplog.text
 
 
-def test_batch_size_and_neighbours_do_not_change_features(tmp_path, model_dir):
+def test_batch_size_and_neighbors_do_not_change_features(tmp_path, model_dir):
     values = []
     for size in (1, 3):
         extract_features.run(

@@ -233,5 +233,5 @@ def test_outputs_of_windows_are_averaged_in_the_order_of_examples():
 
 def test_quotes_of_published_files_are_text(tmp_path):
     (tmp_path / "a.tsv").write_text('text\tlabel\n"a quote\t1\nb"\t0\n')
-    table = tables.Table(str(tmp_path / "a.tsv"), tables.Layout())
+    table = tables.Table(str(tmp_path / "a.tsv"), tables.TableFormat())
     assert [row.fields for row in table.rows()] == [['"a quote', "1"], ['b"', "0"]]

@@ -5,7 +5,7 @@ from conftest import GOLDEN
 import modeling
 import run_pretraining
 from bert_toolkit.checkpoints import checkpoint_files
-from bert_toolkit.compute import TPU_ENGINE
+from bert_toolkit.compute import TPU_COMPUTE
 from bert_toolkit.errors import UserError
 from bert_toolkit.io import tfrecord
 from bert_toolkit.options import CheckpointOptions, DeviceOptions
@@ -40,7 +40,7 @@ def test_tpu_flags_make_a_tpu_estimator(tmp_path):
     def model_fn(features, labels, mode, params):
         raise AssertionError("not called when the Estimator is made")
 
-    estimator = trainer.Runner(model_fn, str(tmp_path), TPU, SIZES, CheckpointOptions(7)).estimator
+    estimator = trainer.Trainer(model_fn, str(tmp_path), TPU, SIZES, CheckpointOptions(7)).estimator
     assert isinstance(estimator, estimator_api.load().tpu.TPUEstimator)
     tpu = estimator.config.tpu_config
     assert (tpu.iterations_per_loop, tpu.num_shards) == (5, 16)
@@ -55,7 +55,7 @@ def test_everything_a_tpu_computes_has_a_static_shape(tmp_path, pretraining_data
     schema = pretraining_schema(128, 20)
     reading = input_pipeline.Reading(repeat=mode == "train", seed=1, static_shapes=True)
     model_fn = model_functions.make(
-        pretraining_network(CONFIG, True, TPU_ENGINE), str(tmp_path), WEIGHTS, True, TRAINING
+        pretraining_network(CONFIG, True, TPU_COMPUTE), str(tmp_path), WEIGHTS, True, TRAINING
     )
     with tf.Graph().as_default() as graph:
         data = input_pipeline.RecordInput([str(pretraining_data)], schema, reading)(
@@ -80,7 +80,7 @@ def test_the_tpu_path_runs_on_a_cpu(tmp_path, pretraining_data):
     """TPUEstimator without a TPU trains and evaluates the model function written for one."""
     schema = pretraining_schema(128, 20)
     model_fn = model_functions.make(
-        pretraining_network(CONFIG, True, TPU_ENGINE), str(tmp_path), WEIGHTS, False, TRAINING
+        pretraining_network(CONFIG, True, TPU_COMPUTE), str(tmp_path), WEIGHTS, False, TRAINING
     )
     estimator = estimator_api.load().tpu.TPUEstimator(
         model_fn,
@@ -164,7 +164,7 @@ def test_token_ids_outside_the_vocabulary_are_a_sentence(tmp_path):
         False,
         TRAINING,
     )
-    runner = trainer.Runner(model_fn, str(tmp_path / "out"), DeviceOptions(), SIZES)
+    runner = trainer.Trainer(model_fn, str(tmp_path / "out"), DeviceOptions(), SIZES)
     with pytest.raises(UserError, match="a token id is outside the model's vocabulary"):
         runner.train(
             input_pipeline.RecordInput(

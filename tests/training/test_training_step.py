@@ -10,7 +10,7 @@ from conftest import GOLDEN
 import modeling
 import optimization
 from bert_toolkit.checkpoints import checkpoint_files, restore
-from bert_toolkit.compute import DEFAULT_ENGINE
+from bert_toolkit.compute import DEFAULT_COMPUTE
 from bert_toolkit.errors import UserError
 from bert_toolkit.pretraining.network import pretraining_network
 from bert_toolkit.pretraining.schema import pretraining_schema
@@ -24,22 +24,22 @@ PLAIN = training_step.Training(1e-3, 20, 4)
 STEPS = 6
 
 
-def train(kind, training=PLAIN, dropout=0.0, **engine):
+def train(kind, training=PLAIN, dropout=0.0, **compute):
     """Trains the golden model on the golden batch; returns the values shown and the weights."""
     batch = dict(np.load(GOLDEN / "model_outputs.npz"))
     config = modeling.BertConfig.from_dict(CONFIG.to_dict())
     config.hidden_dropout_prob = config.attention_probs_dropout_prob = dropout
-    engine = dataclasses.replace(DEFAULT_ENGINE, **engine)
+    compute = dataclasses.replace(DEFAULT_COMPUTE, **compute)
     one_order = tf.ConfigProto(inter_op_parallelism_threads=1)
     with tf.Graph().as_default(), tf.Session(config=one_order) as session:
         tf.set_random_seed(7)
         names = [field.name for field in pretraining_schema(128, 20).fields]
         features = {name: tf.constant(batch[name]) for name in names}
-        network = pretraining_network(config, True, engine)
+        network = pretraining_network(config, True, compute)
         if kind == "classify":
             features["label_ids"] = features["next_sentence_labels"][:, 0]
             features["is_real_example"] = tf.ones([8], tf.int32)
-            network = classifier_network.network(config, BINARY, engine)
+            network = classifier_network.network(config, BINARY, compute)
         step = training_step.make(network, features, training)
         weights = checkpoint_files.Weights(str(GOLDEN / "model/bert_model.ckpt"), "golden")
         variables = tf.trainable_variables()
@@ -100,9 +100,9 @@ def test_dropout_differs_between_parts_and_steps():
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 @pytest.mark.parametrize("kind", ["pretrain", "classify"])
 def test_half_precision_learns_alike_and_keeps_the_variables(kind, precision):
-    recipe = optimization.Recipe(loss_scaling=precision == "float16")
+    settings = optimization.OptimizerSettings(loss_scaling=precision == "float16")
     plain = train(kind)
-    half = train(kind, dataclasses.replace(PLAIN, recipe=recipe), precision=precision)
+    half = train(kind, dataclasses.replace(PLAIN, settings=settings), precision=precision)
     losses, expected = ([values["loss"] for values in run[0]] for run in (half, plain))
     np.testing.assert_allclose(losses, expected, rtol=0.02)
     assert not np.array_equal(losses, expected)
@@ -127,8 +127,8 @@ def least_squares(optimizer, steps, scale=1.0, size=(4, 3)):
 
 def test_lamb_in_numpy():
     """You et al., 2020, algorithm 2."""
-    recipe = optimization.Recipe("lamb")
-    start, ours, _ = least_squares(lambda: optimization.make_optimizer(0.1, recipe), 5, scale=0.1)
+    settings = optimization.OptimizerSettings("lamb")
+    start, ours, _ = least_squares(lambda: optimization.make_optimizer(0.1, settings), 5, scale=0.1)
     w, m, v = start.astype(np.float64), 0.0, 0.0
     for step in range(1, 6):
         gradient = 0.2 * w
@@ -142,8 +142,8 @@ def test_lamb_in_numpy():
 
 def test_bias_correction_in_numpy():
     """Loshchilov and Hutter, 2019, algorithm 2, with the decay times the learning rate."""
-    recipe = optimization.Recipe(bias_correction=True)
-    start, ours, _ = least_squares(lambda: optimization.make_optimizer(0.1, recipe), 5, scale=0.1)
+    settings = optimization.OptimizerSettings(bias_correction=True)
+    start, ours, _ = least_squares(lambda: optimization.make_optimizer(0.1, settings), 5, scale=0.1)
     w, m, v = start.astype(np.float64), 0.0, 0.0
     for step in range(1, 6):
         gradient = 0.2 * w
@@ -185,8 +185,8 @@ def test_the_loss_scale_grows():
     ],
 )
 def test_frozen_parts_stay(frozen, moving):
-    recipe = optimization.Recipe(frozen=frozen)
-    _, weights, variables = train("classify", dataclasses.replace(PLAIN, recipe=recipe))
+    settings = optimization.OptimizerSettings(frozen=frozen)
+    _, weights, variables = train("classify", dataclasses.replace(PLAIN, settings=settings))
     golden = tf.train.load_checkpoint(str(GOLDEN / "model/bert_model.ckpt"))
     moved = set()
     for name, value in weights.items():
@@ -210,9 +210,9 @@ def test_frozen_parts_stay(frozen, moving):
     ],
 )
 def test_parts_that_cannot_be_frozen(frozen, message):
-    recipe = optimization.Recipe(frozen=[frozen])
+    settings = optimization.OptimizerSettings(frozen=[frozen])
     with pytest.raises(UserError, match=message):
-        train("classify", dataclasses.replace(PLAIN, recipe=recipe))
+        train("classify", dataclasses.replace(PLAIN, settings=settings))
 
 
 def test_rates_of_layers():
@@ -225,9 +225,9 @@ def test_rates_of_layers():
     ]
     with tf.Graph().as_default(), tf.Session() as session:
         variables = [tf.get_variable(name, initializer=[1.0]) for name in names]
-        recipe = optimization.Recipe(layer_decay=0.5, schedule="constant")
+        settings = optimization.OptimizerSettings(layer_decay=0.5, schedule="constant")
         step = optimization.create_optimizer(
-            tf.add_n([tf.reduce_sum(v) for v in variables]), 0.01, 10, 0, recipe=recipe
+            tf.add_n([tf.reduce_sum(v) for v in variables]), 0.01, 10, 0, settings=settings
         )
         session.run(tf.global_variables_initializer())
         session.run(step)

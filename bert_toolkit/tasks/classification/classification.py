@@ -9,7 +9,7 @@ import numpy as np
 from absl import logging
 
 from bert_toolkit import problems
-from bert_toolkit.compute import Engine
+from bert_toolkit.compute import ComputeOptions
 from bert_toolkit.errors import UserError
 from bert_toolkit.io import files
 from bert_toolkit.io.tfrecord import Schema
@@ -61,10 +61,10 @@ class Classification:
         assert self.data.train is not None
         return (example[1:4] for example in self.data.train)
 
-    def network(self, config: BertConfig, engine: Engine) -> Network:
+    def network(self, config: BertConfig, compute: ComputeOptions) -> Network:
         weights = class_weights(self.data, self.options)
         loss = classifier_network.Loss(weights, self.options.label_smoothing)
-        return classifier_network.network(config, self.problem, engine, loss)
+        return classifier_network.network(config, self.problem, compute, loss)
 
     def decode(self, outputs: Outputs, split: EncodedSplit) -> np.ndarray:
         return split.of_examples(np.concatenate([batch["logits"] for batch in outputs]))

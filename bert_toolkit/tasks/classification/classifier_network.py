@@ -7,7 +7,7 @@ from typing import Optional
 import tensorflow.compat.v1 as tf
 
 import modeling
-from bert_toolkit.compute import DEFAULT_ENGINE, Engine
+from bert_toolkit.compute import DEFAULT_COMPUTE, ComputeOptions
 from bert_toolkit.problems import MULTI, REGRESSION, SINGLE, Problem
 from bert_toolkit.training import metrics, model_functions
 from bert_toolkit.training.estimator_api import PREDICT, TRAIN
@@ -33,14 +33,14 @@ PLAIN_LOSS = Loss()
 def network(
     config: modeling.BertConfig,
     problem: Problem,
-    engine: Engine = DEFAULT_ENGINE,
+    compute: ComputeOptions = DEFAULT_COMPUTE,
     loss: Loss = PLAIN_LOSS,
 ) -> Network:
     """Returns the function (features, mode) -> Outputs."""
 
     def build(features: Mapping[str, tf.Tensor], mode: str) -> Outputs:
         training = mode == TRAIN
-        model = model_functions.encoder(config, features, mode, engine)
+        model = model_functions.encoder(config, features, mode, compute)
         pooled = modeling.dropout(
             model.get_pooled_output(), config.hidden_dropout_prob if training else 0.0
         )  # [B, H]

@@ -27,8 +27,8 @@ class Split:
       names: of a task's file, the columns in the order in which they are published.
       only: a column and what it says in the rows that belong to the task, if not all do.
       index: column with the name of a row, if there is one.
-      quoting: as in tables.Layout; GLUE's files have quotes as text.
-      delimiter: as in tables.Layout.
+      quoting: as in tables.TableFormat; GLUE's files have quotes as text.
+      delimiter: as in tables.TableFormat.
       keep_blank: whether blank lines are rows, with empty texts, rather than left out.
     """
 

@@ -174,7 +174,7 @@ def _read(
         split, warning = glue.place_columns(options.task_name, path, split)
         if warning:
             logging.warning("%s", warning)
-    layout = tables.Layout(split.header, split.quoting, split.columns, split.delimiter)
+    layout = tables.TableFormat(split.header, split.quoting, split.columns, split.delimiter)
     table = tables.Table(path, layout)
     examples: list[Example] = []
     blank: list[int] = []
