@@ -34,7 +34,9 @@ def token_batch(tokenizer, texts):
     """Returns input_ids, input_mask and segment_ids of some texts."""
     from bert_toolkit.text import encoding
 
-    encoded = [encoding.encode(tokenizer, text, None, LENGTH).input_ids for text in texts]
+    encoded = [
+        encoding.SequenceEncoder(tokenizer, LENGTH).encode(text)[0].input_ids for text in texts
+    ]
     ids = np.zeros((len(texts), max(map(len, encoded))), np.int32)
     mask = np.zeros_like(ids)
     for row, numbers in enumerate(encoded):

@@ -45,7 +45,7 @@ tokenizer = model.tokenizer()
 rows = collections.defaultdict(list)
 tokens = []
 for number, line in enumerate(open(input_file, encoding="utf-8")):
-    ids = encoding.encode(tokenizer, line.strip(), None, LENGTH).input_ids
+    ids = encoding.SequenceEncoder(tokenizer, LENGTH).encode(line.strip())[0].input_ids
     tokens.append(tokenizer.convert_ids_to_tokens(ids))
     rest = [0] * (LENGTH - len(ids))
     rows["unique_ids"].append(number)

@@ -72,7 +72,7 @@ def make_batches(arguments, work, count):
             lines = [line.rstrip("\n").split("\t") for line in reader][1:]
         random.Random(1).shuffle(lines)
         for text, label in lines[: count * BATCH]:
-            encoded = encoding.encode(tokenizer, text, None, 64)
+            encoded = encoding.SequenceEncoder(tokenizer, 64).encode(text)[0]
             row = _row(encoded.input_ids, len(encoded.input_ids), 64)
             row["label_ids"], row["is_real_example"] = np.int32(label), np.int32(1)
             rows.append(row)

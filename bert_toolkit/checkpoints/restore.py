@@ -5,11 +5,10 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import tensorflow.compat.v1 as tf
 from absl import logging
 
-from bert_toolkit.checkpoints.checkpoint_files import NOT_WEIGHTS, Weights, shapes
+from bert_toolkit.checkpoints.checkpoint_files import NOT_WEIGHTS, Weights, read, shapes
 from bert_toolkit.errors import UserError
 
 # A classifier's head may have another size than the one in the checkpoint, when it was trained for
@@ -115,11 +114,22 @@ def restore_at_start(weights: Weights, fitting: Fit) -> None:
     tf.train.init_from_checkpoint(weights.prefix, {name: name for name in fitting.restored})
 
 
-def assign(session: Any, weights: Mapping[str, np.ndarray], names: Sequence[str]) -> None:
-    """Initializes variables of a session's graph with arrays; quicker than by a checkpoint."""
+def load(session: Any, checkpoint: str) -> Fit:
+    """Gives the trainable variables of a session's graph a checkpoint's values.
+
+    As arrays, which is quicker than by a TensorFlow checkpoint.
+
+    Raises:
+      UserError: the checkpoint lacks one.
+    """
+    weights = read(checkpoint)
+    shapes_there = {name: value.shape for name, value in weights.items()}
+    fitting = fit_shapes(shapes_there, checkpoint, tf.trainable_variables())
+    check_complete(fitting, checkpoint)
     variables = {variable.op.name: variable for variable in tf.global_variables()}
-    values = {variables[name].initial_value: weights[name] for name in names}
-    session.run([variables[name].initializer for name in names], values)
+    values = {variables[name].initial_value: weights[name] for name in fitting.restored}
+    session.run([variables[name].initializer for name in fitting.restored], values)
+    return fitting
 
 
 def check_same_model(checkpoint: str, variables: Sequence[Any]) -> None:

@@ -11,7 +11,7 @@ import tensorflow.compat.v1 as tf
 from absl import logging
 
 import modeling
-from bert_toolkit.checkpoints import checkpoint_files, model_directory, restore
+from bert_toolkit.checkpoints import model_directory, restore
 from bert_toolkit.compute import DEFAULT_COMPUTE, ComputeOptions
 from bert_toolkit.features import vectors
 from bert_toolkit.io import files
@@ -169,17 +169,13 @@ def _load_weights(session: tf.Session, exported: Exported) -> None:
     Raises:
       UserError: the checkpoint lacks one.
     """
-    weights = checkpoint_files.read(exported.checkpoint)
-    shapes = {name: value.shape for name, value in weights.items()}
-    fitting = restore.fit_shapes(shapes, exported.checkpoint, tf.trainable_variables())
-    restore.check_complete(fitting, exported.checkpoint)
+    fitting = restore.load(session, exported.checkpoint)
     if set(fitting.unused) & set(restore.HEADS):
         logging.warning(
             "%s: has a classifier's head, but no task.json says what it predicts; its vectors are"
             " exported",
             exported.checkpoint,
         )
-    restore.assign(session, weights, fitting.restored)
 
 
 def _add_assets(paths: Sequence[str]) -> None:

@@ -14,7 +14,7 @@ from absl import logging
 from bert_toolkit.errors import UserError
 from bert_toolkit.text import encoding as features
 from bert_toolkit.text import tokenizer_rules
-from bert_toolkit.text.encoding import Window
+from bert_toolkit.text.encoding import SequenceEncoder, Window
 from bert_toolkit.text.words import PIECES, Words, find_words
 from tokenization import FullTokenizer
 
@@ -80,11 +80,8 @@ class Encoding:
             placed = [tokenizer.tokenize_with_offsets(text.text) for text in texts]
             tokens = [tokenizer.convert_tokens_to_ids(pieces) for pieces, _ in placed]
         first, second = tokens[0], tokens[1] if len(tokens) > 1 else []
-        if self.doc_stride:
-            windows = features.cover(tokenizer, first, second, self.max_seq_length, self.doc_stride)
-        else:
-            encoded = features.join_and_cut(tokenizer, first, second, self.max_seq_length)
-            windows = [Window(encoded, 0, len(encoded.input_ids))]
+        encoder = SequenceEncoder(tokenizer, self.max_seq_length, doc_stride=self.doc_stride)
+        windows = encoder.windows(first, second)
         if self.align == PIECES:
             return Line(source, windows)
         kept = [len(tokens) for tokens in _segments(windows)]

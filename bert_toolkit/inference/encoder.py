@@ -18,7 +18,7 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 
 import modeling
-from bert_toolkit.checkpoints import checkpoint_files, model_directory, restore, training_notes
+from bert_toolkit.checkpoints import model_directory, restore, training_notes
 from bert_toolkit.errors import UserError
 from bert_toolkit.features import vectors
 from bert_toolkit.features.layers import parse_layers
@@ -61,6 +61,7 @@ class InferenceSession:
         self.max_seq_length = positions if max_seq_length is None else max_seq_length
         model_directory.check_length(self.max_seq_length, files)
         self.tokenizer = files.tokenizer()
+        self._encoder = encoding.SequenceEncoder(self.tokenizer, self.max_seq_length)
         vocabulary = training_notes.Vocabulary.of(files.vocab_file or "")
         training_notes.check_vocabulary(checkpoint, vocabulary)
         with garbage_collection_paused(), tf.Graph().as_default() as graph:
@@ -69,14 +70,10 @@ class InferenceSession:
             network = make_network(files.config)
             outputs = network(self._inputs, PREDICT)
             self._output = outputs.predictions[output]
-            weights = checkpoint_files.read(checkpoint)
-            shapes = {name: value.shape for name, value in weights.items()}
-            fitting = restore.fit_shapes(shapes, checkpoint, tf.trainable_variables())
-            restore.check_complete(fitting, checkpoint)
             config = tf.ConfigProto(allow_soft_placement=True)
             config.gpu_options.allow_growth = True
             self._session = tf.Session(graph=graph, config=config)
-            restore.assign(self._session, weights, fitting.restored)
+            restore.load(self._session, checkpoint)
 
     def run(self, texts: Sequence[Text], batch_size: int) -> np.ndarray:
         """Returns the output for each text, [texts, ...], in their order."""
@@ -96,7 +93,8 @@ class InferenceSession:
 
     def _encode(self, text: Text) -> encoding.Encoded:
         first, second = (text, None) if isinstance(text, str) else text
-        return encoding.encode(self.tokenizer, first, second, self.max_seq_length)
+        [encoded] = self._encoder.encode(first, second)
+        return encoded
 
     def _feed(self, batch: Sequence[encoding.Encoded]) -> dict[tf.Tensor, np.ndarray]:
         longest = max(len(encoded.input_ids) for encoded in batch)

@@ -1,5 +1,6 @@
 """From texts to what the model reads: where [CLS] and [SEP] are put and texts are cut."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import NamedTuple, Optional
 
@@ -38,35 +39,6 @@ HEAD, TAIL, HEAD_TAIL = "head", "tail", "head_tail"
 HEAD_SHARE = 0.25
 
 
-def encode(
-    tokenizer: FullTokenizer,
-    text_a: str,
-    text_b: Optional[str],
-    max_seq_length: int,
-    truncate: str = HEAD,
-) -> Encoded:
-    """Tokenizes one text or two, cuts them to fit `max_seq_length` and puts the special tokens.
-
-    `truncate` says what is kept: HEAD, TAIL or HEAD_TAIL.
-    """
-    first = tokenizer.encode(text_a)
-    second = tokenizer.encode(text_b) if text_b else []
-    return join_and_cut(tokenizer, first, second, max_seq_length, truncate)
-
-
-def encode_windows(
-    tokenizer: FullTokenizer, text_a: str, text_b: Optional[str], max_seq_length: int, stride: int
-) -> list[Encoded]:
-    """Like `encode`, but with as many windows of a long text as cover it, `stride` tokens apart.
-
-    Of a pair that is too long it is the second text that windows move over; the first is cut to
-    half the length.
-    """
-    first = tokenizer.encode(text_a)
-    second = tokenizer.encode(text_b) if text_b else []
-    return [window.encoded for window in cover(tokenizer, first, second, max_seq_length, stride)]
-
-
 class Window(NamedTuple):
     """A part of a long text as the model reads it.
 
@@ -81,10 +53,42 @@ class Window(NamedTuple):
     end: int
 
 
-def cover(
+@dataclasses.dataclass(frozen=True)
+class SequenceEncoder:
+    """Makes the sequences that a model reads of texts, one text or a pair at a time.
+
+    Attributes:
+      tokenizer: of the model.
+      max_seq_length: longest sequence in tokens, special ones included.
+      truncate: what is kept of longer texts: HEAD, TAIL or HEAD_TAIL.
+      doc_stride: if not 0, longer texts are not cut but covered by windows that begin so many
+        tokens apart. Of a pair it is the second text that windows move over; the first is cut to
+        half the length.
+    """
+
+    tokenizer: FullTokenizer
+    max_seq_length: int
+    truncate: str = HEAD
+    doc_stride: int = 0
+
+    def encode(self, text_a: str, text_b: Optional[str] = None) -> list[Encoded]:
+        """Returns the sequences of one text or two: one, or its windows."""
+        first = self.tokenizer.encode(text_a)
+        second = self.tokenizer.encode(text_b) if text_b else []
+        return [window.encoded for window in self.windows(first, second)]
+
+    def windows(self, first: list[int], second: list[int]) -> list[Window]:
+        """Returns the windows of texts in token ids; one where they are cut."""
+        if self.doc_stride:
+            return _cover(self.tokenizer, first, second, self.max_seq_length, self.doc_stride)
+        encoded = _join_and_cut(self.tokenizer, first, second, self.max_seq_length, self.truncate)
+        return [Window(encoded, 0, len(encoded.input_ids))]
+
+
+def _cover(
     tokenizer: FullTokenizer, first: list[int], second: list[int], max_seq_length: int, stride: int
 ) -> list[Window]:
-    """Returns the windows of a text or a pair in token ids, as `encode_windows` has them."""
+    """Returns the windows of a text or a pair in token ids, as SequenceEncoder has them."""
     cut = 0
     if second:
         if len(first) + len(second) + SPECIAL_TOKENS_OF_PAIR > max_seq_length:
@@ -107,19 +111,19 @@ def cover(
     for start, begin, end in zip(starts, begins, [*ends, None]):
         part = moving[start : start + room]
         texts = (first, part) if second else (part, [])
-        encoded = join_and_cut(tokenizer, *texts, max_seq_length)._replace(cut=cut)
+        encoded = _join_and_cut(tokenizer, *texts, max_seq_length)._replace(cut=cut)
         windows.append(Window(encoded, begin, len(encoded.input_ids) if end is None else end))
     return windows
 
 
-def join_and_cut(
+def _join_and_cut(
     tokenizer: FullTokenizer,
     first: list[int],
     second: list[int],
     max_seq_length: int,
     truncate: str = HEAD,
 ) -> Encoded:
-    """Like `encode`, of texts in token ids."""
+    """Returns the sequence of texts in token ids, cut to fit, with the special tokens."""
     before = len(first) + len(second)
     if second:
         lengths = shares(len(first), len(second), max_seq_length - SPECIAL_TOKENS_OF_PAIR)

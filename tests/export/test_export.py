@@ -39,7 +39,7 @@ def export(model, out, **flags):
 def ids_of(model, texts):
     """The inputs of a batch, by Python's tokenization."""
     tokenizer = FullTokenizer(str(model / "vocab.txt"))
-    encoded = [encoding.encode(tokenizer, text, None, 128).input_ids for text in texts]
+    encoded = [encoding.SequenceEncoder(tokenizer, 128).encode(text)[0].input_ids for text in texts]
     ids = np.zeros((len(texts), max(map(len, encoded))), np.int32)
     for row, numbers in enumerate(encoded):
         ids[row, : len(numbers)] = numbers
@@ -219,7 +219,7 @@ def check_equal(in_graph, rules, texts, others, length):
     found = in_graph(rules, texts, others, length)
     for row, text in enumerate(texts):
         other = None if others is None else others[row]
-        expected = encoding.encode(tokenizer, text, other, length)
+        expected = encoding.SequenceEncoder(tokenizer, length).encode(text, other)[0]
         count = int(found["input_mask"][row].sum())
         assert found["input_ids"][row, :count].tolist() == expected.input_ids
         assert found["segment_ids"][row, :count].tolist() == expected.segment_ids

@@ -236,7 +236,8 @@ def test_windows_cover_a_text_once_with_most_around_each_token(first, second, le
     tokenizer = _tokenizer()
     cls, sep = tokenizer.vocab["[CLS]"], tokenizer.vocab["[SEP]"]
     a, b = list(range(1000, 1000 + first)), list(range(2000, 2000 + second))
-    windows = features_module.cover(tokenizer, a, b, length, min(stride, length))
+    encoder = features_module.SequenceEncoder(tokenizer, length, doc_stride=min(stride, length))
+    windows = encoder.windows(a, b)
     kept = [n for w in windows for n in w.encoded.input_ids[w.begin : w.end]]
     if second:
         if first + second + 3 > length:

@@ -7,7 +7,7 @@ import tensorflow.compat.v1 as tf
 from bert_toolkit.errors import UserError
 from bert_toolkit.io import tfrecord
 from bert_toolkit.pretraining.schema import pretraining_schema
-from bert_toolkit.tasks.classification.encoded import classification_schema
+from bert_toolkit.tasks.classification.schema import classification_schema
 from bert_toolkit.training import input_pipeline
 
 SCHEMA = classification_schema(8)

@@ -23,7 +23,7 @@ def tokenizer():
     ],
 )  # fmt: skip
 def test_encoding(tokenizer, text_a, text_b, length, tokens, segments, cut):
-    encoded = encoding.encode(tokenizer, text_a, text_b, length)
+    encoded = encoding.SequenceEncoder(tokenizer, length).encode(text_a, text_b)[0]
     assert tokenizer.convert_ids_to_tokens(encoded.input_ids) == tokens.split()
     assert "".join(map(str, encoded.segment_ids)) == segments
     assert encoded.cut == cut
@@ -42,10 +42,14 @@ def test_the_longer_text_is_cut_first(first, second, limit, lengths):
     [("head", "the word was"), ("tail", "and god the"), ("head_tail", "the god the")],
 )
 def test_what_is_kept_of_a_long_text(tokenizer, truncate, kept):
-    encoded = encoding.encode(tokenizer, "the word was with and god the", None, 5, truncate)
+    encoded = encoding.SequenceEncoder(tokenizer, 5, truncate).encode(
+        "the word was with and god the"
+    )[0]
     # Of 3 tokens a quarter is 0; of 4, one.
     if truncate == "head_tail":
-        encoded = encoding.encode(tokenizer, "the word was with and god the", None, 6, truncate)
+        encoded = encoding.SequenceEncoder(tokenizer, 6, truncate).encode(
+            "the word was with and god the"
+        )[0]
         kept = "the and god the"
     assert tokenizer.convert_ids_to_tokens(encoded.input_ids[1:-1]) == kept.split()
 
@@ -53,7 +57,9 @@ def test_what_is_kept_of_a_long_text(tokenizer, truncate, kept):
 @pytest.mark.parametrize(("tokens", "stride"), [(1, 2), (4, 2), (5, 2), (6, 2), (9, 3), (20, 9)])
 def test_windows_cover_a_text(tokenizer, tokens, stride):
     words = (["the", "word", "was", "god"] * 5)[:tokens]
-    windows = encoding.encode_windows(tokenizer, " ".join(words), None, 6, stride)
+    windows = encoding.SequenceEncoder(tokenizer, 6, doc_stride=stride).encode(
+        " ".join(words), None
+    )
     ids = tokenizer.convert_tokens_to_ids(words)
     pieces = [window.input_ids[1:-1] for window in windows]
     step = min(stride, 4)
@@ -67,7 +73,9 @@ def test_windows_cover_a_text(tokenizer, tokens, stride):
 
 
 def test_windows_of_a_pair_move_over_the_second_text(tokenizer):
-    windows = encoding.encode_windows(tokenizer, "god", "the word was with and", 7, 2)
+    windows = encoding.SequenceEncoder(tokenizer, 7, doc_stride=2).encode(
+        "god", "the word was with and"
+    )
     assert [tokenizer.convert_ids_to_tokens(window.input_ids) for window in windows] == [
         "[CLS] god [SEP] the word was [SEP]".split(),
         "[CLS] god [SEP] was with and [SEP]".split(),

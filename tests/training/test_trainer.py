@@ -13,7 +13,7 @@ from bert_toolkit.pretraining.network import pretraining_network
 from bert_toolkit.pretraining.schema import pretraining_schema
 from bert_toolkit.problems import SINGLE, Problem
 from bert_toolkit.tasks.classification import classifier_network
-from bert_toolkit.tasks.classification.encoded import classification_schema
+from bert_toolkit.tasks.classification.schema import classification_schema
 from bert_toolkit.training import estimator_api, input_pipeline, model_functions, trainer
 
 pytestmark = pytest.mark.platform

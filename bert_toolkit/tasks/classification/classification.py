@@ -17,12 +17,12 @@ from bert_toolkit.tasks.base import EncodedSplit, Examples, Outputs
 from bert_toolkit.tasks.classification import (
     calibration,
     classifier_network,
-    encoded,
     scores,
     task_data,
 )
+from bert_toolkit.tasks.classification.schema import schema
 from bert_toolkit.tasks.classification.task_data import Data, Example
-from bert_toolkit.text.encoding import Encoded
+from bert_toolkit.text.encoding import Encoded, SequenceEncoder
 from bert_toolkit.training.outputs import Network
 from modeling import BertConfig
 from tokenization import FullTokenizer
@@ -42,17 +42,16 @@ class Classification:
         self.max_seq_length = options.max_seq_length
         self.train_source = options.train_file or options.data_dir
         self.directory = options.output_dir
-        self._tokenizer = tokenizer
-        self._cutting = encoded.Cutting(
-            options.max_seq_length, options.truncate, options.doc_stride
+        self._encoder = SequenceEncoder(
+            tokenizer, options.max_seq_length, options.truncate, options.doc_stride
         )
 
     def schema(self) -> Schema:
-        return encoded.schema(self.problem, self.max_seq_length)
+        return schema(self.problem, self.max_seq_length)
 
     def encode(self, example: Example) -> list[tuple[Encoded, dict[str, Any]]]:
         label = {"label_ids": self.problem.values(example.label)}
-        return [(one, label) for one in self._cutting.encode(self._tokenizer, example)]
+        return [(one, label) for one in self._encoder.encode(example.text_a, example.text_b)]
 
     def copies(self) -> Optional[list[int]]:
         return copies(self.data, self.options)

@@ -1,35 +1,8 @@
-"""How labelled texts become sequences, and the features of their records."""
-
-import dataclasses
+"""The features of records of labelled texts."""
 
 from bert_toolkit.io import tfrecord
 from bert_toolkit.io.tfrecord import Field, Schema
 from bert_toolkit.problems import MULTI, REGRESSION, Problem
-from bert_toolkit.tasks.classification.task_data import Example
-from bert_toolkit.text import encoding
-from tokenization import FullTokenizer
-
-
-@dataclasses.dataclass(frozen=True)
-class Cutting:
-    """How texts are made to fit.
-
-    Attributes:
-      max_seq_length: longest sequence in tokens.
-      truncate: what is kept of a longer text, as in features.encode.
-      doc_stride: tokens between windows of a longer text; 0 for one sequence a text.
-    """
-
-    max_seq_length: int
-    truncate: str = encoding.HEAD
-    doc_stride: int = 0
-
-    def encode(self, tokenizer: FullTokenizer, example: Example) -> list[encoding.Encoded]:
-        """Returns the sequences of an example: one, or its windows."""
-        texts = (tokenizer, example.text_a, example.text_b, self.max_seq_length)
-        if not self.doc_stride:
-            return [encoding.encode(*texts, truncate=self.truncate)]
-        return encoding.encode_windows(*texts, stride=self.doc_stride)
 
 
 def schema(problem: Problem, max_seq_length: int) -> tfrecord.Schema:
