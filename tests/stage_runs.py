@@ -1,0 +1,76 @@
+"""Options of small runs of the stages, and readers of what they write."""
+
+import json
+import re
+
+import pytest
+
+import extract_features
+import run_classifier
+import run_pretraining
+
+# Lines of TensorFlow or absl rather than of ours.
+NOISE = re.compile(
+    r"^(\d{4}-|[IWEF]\d{4} |WARNING|INFO|Instructions|warning: From|Traceback)", re.MULTILINE
+)
+
+LINES = (
+    "In the beginning\n\nthe word ||| was with God\n" + "and the earth was without form " * 3 + "\n"
+)
+
+
+def metrics_of(directory, name="eval_results"):
+    """Reads eval_results.txt and checks that the JSON file says the same."""
+    text = (directory / f"{name}.txt").read_text()
+    values = {key: float(value) for key, value in (line.split(" = ") for line in text.splitlines())}
+    assert list(values) == sorted(values)
+    assert json.loads((directory / f"{name}.json").read_text()) == pytest.approx(values, rel=1e-6)
+    return values
+
+
+def pretraining(tmp_path, data, model_dir, **flags):
+    return run_pretraining.Options(
+        **{
+            "output_dir": str(tmp_path / "out"),
+            "bert_dir": str(model_dir),
+            "input_file": str(data),
+            "learning_rate": 1e-3,
+            "num_train_steps": 20,
+            "num_warmup_steps": 2,
+            "train_batch_size": 16,
+            **flags,
+        }
+    )
+
+
+def classification(tmp_path, reviews, model_dir, **flags):
+    return run_classifier.Options(
+        **{
+            "task_name": "SST-2",
+            "data_dir": str(reviews),
+            "output_dir": str(tmp_path / "out"),
+            "bert_dir": str(model_dir),
+            "max_seq_length": 32,
+            "train_batch_size": 8,
+            "num_train_epochs": 20,
+            "learning_rate": 2e-3,
+            **flags,
+        }
+    )
+
+
+def extraction(tmp_path, model_dir, text, **flags):
+    (tmp_path / "lines.txt").write_text(text)
+    return extract_features.Options(
+        **{
+            "input_file": str(tmp_path / "lines.txt"),
+            "output_file": str(tmp_path / "features.jsonl"),
+            "bert_dir": str(model_dir),
+            "layers": "-1,-2",
+            **flags,
+        }
+    )
+
+
+def read_features(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
