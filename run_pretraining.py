@@ -269,7 +269,7 @@ def check_has_head(weights: Any, output_dir: str) -> None:
     """Raises a UserError if a model to evaluate was not trained on next-sentence prediction.
 
     Args:
-      weights: the checkpoint given, a checkpoints.Weights.
+      weights: the checkpoint given, a checkpoint_files.Weights.
       output_dir: whose own model is evaluated if there is one.
     """
     import tensorflow.compat.v1 as tf

@@ -21,7 +21,7 @@ COMMANDS = {
 CORE = ["tokenization", "modeling", "optimization"]
 
 # Tried on each version in between (make test-matrix). 2.15 is the last TensorFlow that brings
-# Estimator; later ones use its wheel through bert_toolkit/estimator_api.py.
+# Estimator; later ones use its wheel through bert_toolkit/training/estimator_api.py.
 TENSORFLOW = ">=2.12,<2.22"
 
 setup(

@@ -11,7 +11,7 @@ environment for torch. All ways take the same batches of 32 in the same order, o
     infer     reviews, at most 64 tokens, the encoder's last layer
     base_train, base_infer   BERT-base with random weights, 8 sequences of 128 real tokens
 
-"published way" is our compute with every sequence padded to its full length; "in 4 parts" and
+"published way" is our network with every sequence padded to its full length; "in 4 parts" and
 "recomputed" are ours with --gradient_accumulation_steps=4 and with --recompute, to save memory.
 "xla" is with --xla, padded to full length. transformers pads to
 the longest of a batch, as its users do, and trains with torch.optim.AdamW and the gradient clipped.

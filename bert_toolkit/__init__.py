@@ -1,7 +1,7 @@
-"""What the stages of bert-toolkit share; each module holds one idea and can be imported alone.
+"""The package behind the commands; each module holds one idea and can be imported alone.
 
 Importing this package imports neither TensorFlow nor any of the modules below it; `Encoder` and
-`TextClassifier` (see bert_toolkit/inference.py) do so when they are first used.
+`TextClassifier` (see bert_toolkit/inference/) do so when they are first used.
 """
 
 from typing import Any

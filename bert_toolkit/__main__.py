@@ -34,7 +34,9 @@ def main() -> NoReturn:
         close = difflib.get_close_matches(name, COMMANDS, 1)
         hint = f" Did you mean {close[0]}?" if close else ""
         print(
-            f"error: {name!r} is no command. Known: {', '.join(COMMANDS)}.{hint}", file=sys.stderr
+            f"error: {name!r}: no such command. Known: {', '.join(COMMANDS)}.{hint}\n"
+            "Try bert --help.",
+            file=sys.stderr,
         )
         sys.exit(2)
     sys.argv = [f"bert {name}", *arguments]

@@ -205,8 +205,13 @@ class WindowOptions:
         before = self.window_stride
         object.__setattr__(self, "window_stride", None)
         if before and self.doc_stride not in (0, before):
-            return [f"--window_stride={before} is the old name of --doc_stride={self.doc_stride}"]
+            return [
+                f"--window_stride={before}, but --doc_stride={self.doc_stride}: both name the same"
+                " option; pass --doc_stride only"
+            ]
         object.__setattr__(self, "doc_stride", before or self.doc_stride)
+        if self.doc_stride < 0:
+            return [f"--doc_stride={self.doc_stride}: expected 0, to cut texts, or more"]
         if self.doc_stride > self.max_seq_length:
             return [
                 f"--doc_stride={self.doc_stride} would leave out tokens between windows of"

@@ -1,6 +1,6 @@
-r"""Judges simple classifiers by the measures of run_classifier.py: is BERT worth it?
+r"""Judges simple classifiers by the measures of bert classify: is BERT worth it?
 
-Reads   the data of run_classifier.py, by the same flags; perhaps a JSON file of label to words.
+Reads   the data of bert classify, by the same flags; perhaps a JSON file of label to words.
 Writes  a table to standard output, and to baselines.tsv in --output_dir, if that is given: a row
         for the most frequent label, labels drawn by their frequency, the words of --keywords, and
         logistic regression on TF-IDF of characters (2 to 7 of them), each on the dev data.

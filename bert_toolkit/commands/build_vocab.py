@@ -177,7 +177,7 @@ def train(text: Text, options: Options) -> list[str]:
         from tokenizers import Tokenizer, models, pre_tokenizers, trainers
     except ImportError:
         raise UserError(
-            "build_vocab needs the tokenizers package: pip install 'bert-toolkit[vocab]'"
+            "bert build-vocab needs the tokenizers package: pip install 'bert-toolkit[vocab]'"
         ) from None
     if not text.words:
         raise UserError(f"--input_file={options.input_file}: no text in it")

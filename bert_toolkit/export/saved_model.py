@@ -32,7 +32,7 @@ class Exported:
 
     Attributes:
       files: config, vocabulary and tokenizer rules.
-      checkpoint: the weights, as `checkpoints.find` returns it.
+      checkpoint: the weights, as `checkpoint_files.find` returns it.
       answers: builds the network.
       labels: of a classifier.
     """

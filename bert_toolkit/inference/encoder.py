@@ -123,7 +123,7 @@ class Encoder:
         max_seq_length: Optional[int] = None,
         init_checkpoint: Optional[str] = None,
     ):
-        """Loads a model directory; the other arguments are flags of extract_features.py.
+        """Loads a model directory; other arguments mean what those flags of extract_features.py do.
 
         Raises:
           UserError: a file is missing or does not fit, or an argument is unknown.

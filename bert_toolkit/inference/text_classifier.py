@@ -1,4 +1,4 @@
-"""Labels of texts from Python; see inference.py."""
+"""Labels of texts from Python; see encoder.py."""
 
 import dataclasses
 import os
@@ -40,7 +40,7 @@ class Trained(NamedTuple):
 def find(options: ModelOptions) -> Optional[Trained]:
     """Returns the best model of --bert_dir, or its last; None if it is no classifier's.
 
-    Flags of files and of tokenization are heeded as `model_dirs.find` does.
+    Flags of files and of tokenization are followed, as by `model_directory.find`.
     """
     model_dir = options.bert_dir
     if model_dir is None:

@@ -37,7 +37,7 @@ class BestModelKeeper(tf.train.CheckpointSaverListener):
 
         Args:
           directory: the output directory, with the checkpoints.
-          metric: what decides, a name of scores.py without "eval_".
+          metric: what decides, a metric that the task's `score` returns, without "eval_".
           every: steps between evaluations; the last step is not evaluated if it is much closer
             to the last but one.
           patience: evaluations without a better one after which to stop; 0 for never.
@@ -140,7 +140,7 @@ def find(directory: str, wanted: Optional[str], otherwise: Optional[str]) -> str
     found = {"best": best, "last": last, None: best or last or otherwise}[wanted]
     if found is None:
         if wanted is None:
-            raise UserError(f"{directory}: no checkpoint in it; expected a trained classifier")
+            raise UserError(f"{directory}: no checkpoint in it; expected a trained model")
         other = "last" if wanted == "best" and last else "best" if best else None
         advice = f"pass --checkpoint={other}" if other else "leave the flag out, or train first"
         raise UserError(f"--checkpoint={wanted}: {directory} has none; {advice}")

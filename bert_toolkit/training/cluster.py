@@ -131,6 +131,11 @@ def conflicts(options: Any) -> list[str]:
         )
     if getattr(options, "evaluate_every", None):
         found.append("--evaluate_every: not on several hosts; evaluate when it is trained")
+    if getattr(options, "num_runs", 1) > 1:
+        found.append(
+            "--num_runs: not on several hosts; train once for each --seed, each in an --output_dir"
+            " of its own"
+        )
     return found
 
 

@@ -14,6 +14,7 @@ import pytest
 import tensorflow.compat.v1 as tf
 from conftest import ROOT
 
+import run_classifier
 from bert_toolkit.training import cluster
 
 pytestmark = pytest.mark.platform
@@ -169,3 +170,16 @@ def test_which_host_writes(config, chief, monkeypatch):
     with cluster.left_out():
         assert cluster.is_chief()
     assert os.environ["TF_CONFIG"] == config
+
+
+def test_what_several_hosts_cannot_do_is_refused(monkeypatch):
+    cluster_of_two = {"worker": ["a:1", "b:1"]}
+    task = {"cluster": cluster_of_two, "task": {"type": "worker", "index": 0}}
+    monkeypatch.setenv("TF_CONFIG", json.dumps(task))
+    options = run_classifier.Options(
+        output_dir="out", train_file="a.tsv", num_runs=2, evaluate_every="epoch", overwrite=True
+    )
+    refused = [sentence.split(":")[0] for sentence in cluster.conflicts(options)]
+    assert refused == ["--overwrite", "--evaluate_every", "--num_runs"]
+    monkeypatch.delenv("TF_CONFIG")
+    assert cluster.conflicts(options) == []

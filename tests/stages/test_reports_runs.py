@@ -460,7 +460,9 @@ def test_the_old_name_of_doc_stride(module):
         assert module.Options(**flags, **{name: 16}).doc_stride == 16
     again = dataclasses.replace(module.Options(**flags, window_stride=8), max_seq_length=8)
     assert again.doc_stride == 8
-    with pytest.raises(UserError, match="--window_stride=4 is the old name of --doc_stride=8"):
+    with pytest.raises(
+        UserError, match="--window_stride=4, but --doc_stride=8: both name the same option"
+    ):
         module.Options(**flags, doc_stride=8, window_stride=4)
 
 
@@ -620,4 +622,4 @@ def test_baselines_name_the_program_that_has_the_flags(tmp_path):
     flags = {"train_file": tmp_path / "train.tsv", "eval_split": 0.4}
     result = run_stage("baselines", flags)
     assert result.returncode == 0, result.stderr
-    assert "--class_weights=balanced or --oversample of run_classifier may help" in result.stderr
+    assert "--class_weights=balanced or --oversample of bert classify may help" in result.stderr

@@ -514,7 +514,7 @@ def _imbalance(data: Data) -> list[str]:
     if rare:
         lines.append(
             f"train: {', '.join(rare[:5])} much rarer than the most frequent label;"
-            " --class_weights=balanced or --oversample of run_classifier may help, and f1_macro"
+            " --class_weights=balanced or --oversample of bert classify may help, and f1_macro"
             " tells more than accuracy"
         )
     return lines
