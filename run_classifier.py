@@ -22,7 +22,6 @@ Examples:
 """
 
 import dataclasses
-import os
 from typing import Any, ClassVar, Optional
 
 from absl import logging
@@ -30,6 +29,7 @@ from absl import logging
 from bert_toolkit import cli
 from bert_toolkit.io import files
 from bert_toolkit.options import (
+    CHOOSING_THE_BEST,
     CheckpointOptions,
     DeviceOptions,
     FinetuneOptions,
@@ -42,9 +42,9 @@ from bert_toolkit.options import (
     option,
     window_option,
 )
+from bert_toolkit.tasks import start
 from bert_toolkit.tasks.classification.data_options import DataOptions
 from bert_toolkit.text import encoding
-from bert_toolkit.training import cluster
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,15 +73,11 @@ class Options(DataOptions, ModelOptions, WindowOptions, FinetuneOptions):
         "Answer 'other' below this probability, 0.8 say, or for that share of the dev data, 10%"
         " say; kept in calibration.json.",
     )
-    output_dir: str = option("", "Directory for the model and the results.", required=True)
+    output_dir: str = start.output_dir_option()
     max_seq_length: int = option(
         128, "Longest sequence in tokens, [CLS] and [SEP] included.", lower=4
     )
-    init_checkpoint: Optional[str] = option(
-        None,
-        "Weights to start from where --output_dir has no checkpoint yet: a prefix such as"
-        " bert_model.ckpt, its .index file, a directory, or a Hugging Face model.safetensors.",
-    )
+    init_checkpoint: Optional[str] = start.init_checkpoint_option()
     doc_stride: int = window_option(
         "each is trained on with the label of its text, and the mean of their outputs is the"
         " prediction."
@@ -107,12 +103,7 @@ class Options(DataOptions, ModelOptions, WindowOptions, FinetuneOptions):
             TrainingOptions,
             CheckpointOptions,
         ),
-        "Choosing the best model": (
-            "evaluate_every",
-            "best_metric",
-            "early_stopping_patience",
-            "num_runs",
-        ),
+        "Choosing the best model": CHOOSING_THE_BEST,
         "Evaluation and prediction": (
             "checkpoint",
             "eval_batch_size",
@@ -141,45 +132,19 @@ class Options(DataOptions, ModelOptions, WindowOptions, FinetuneOptions):
         return bool(self.train_file), evaluates, bool(self.predict_file)
 
 
-def resolve(options: Options) -> Options:
-    """Completes the options by what is there: a model in --output_dir, other hosts.
-
-    Raises:
-      UserError: no model is named, or an option is not for several hosts.
-    """
-    if not options.bert_dir and not options.bert_config_file:
-        options = dataclasses.replace(options, bert_dir=_own_model(options.output_dir))
-    check(options.missing_files("bert_config_file", "vocab_file") + cluster.conflicts(options))
-    return options
-
-
-def _own_model(output_dir: str) -> Optional[str]:
-    """Returns the directory of the model that an earlier run left, if there is one."""
-    for directory in (output_dir, os.path.join(output_dir, "best")):
-        if files.exists(os.path.join(directory, "checkpoint")):
-            return directory
-    return None
-
-
 def run(options: Options) -> dict[str, Any]:
     """Trains, evaluates and predicts as asked; returns the metrics on the main dev file, or {}.
 
     Raises:
       UserError: an input cannot be used.
     """
-    options = resolve(options)
-    # TensorFlow is imported when a model is needed, so that --help and mistakes answer at once.
-    from bert_toolkit.tasks import seeds
-
-    if options.num_runs > 1:
-        return seeds.run(options, run_once)
-    return run_once(options)
+    return start.run(options, run_once)
 
 
 def run_once(options: Options) -> dict[str, Any]:
     """Does all for one seed."""
     from bert_toolkit.checkpoints import model_directory
-    from bert_toolkit.tasks import best_model, finetune
+    from bert_toolkit.tasks import finetune
     from bert_toolkit.tasks.classification import task_data
     from bert_toolkit.tasks.classification.classification import Classification
 
@@ -196,11 +161,7 @@ def run_once(options: Options) -> dict[str, Any]:
             actions.train, actions.evaluate or bool(options.evaluate_every), actions.predict
         ),
         seed=options.seed,
-        model_dirs=[
-            options.output_dir,
-            os.path.join(options.output_dir, best_model.BEST),
-            options.bert_dir or options.output_dir,
-        ],
+        model_dirs=start.model_dirs(options),
     )
     if actions.train:
         for line in task_data.describe(data):

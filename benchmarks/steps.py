@@ -116,6 +116,9 @@ def cut(batch):
 
 def run_ours(arguments, work, batches, parts=1, xla=False, **choices):
     """Returns seconds of each step, run as the Estimator runs the stages' own model functions."""
+    from bert_toolkit import tensorflow_start
+
+    tensorflow_start.prepare()
     import tensorflow.compat.v1 as tf
 
     import modeling

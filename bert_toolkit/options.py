@@ -377,6 +377,10 @@ class TrainingOptions(DeviceOptions, CheckpointOptions):
         return conflicts
 
 
+# Members of a group of FinetuneOptions.
+CHOOSING_THE_BEST = ("evaluate_every", "best_metric", "early_stopping_patience", "num_runs")
+
+
 @dataclasses.dataclass(frozen=True)
 class FinetuneOptions(TrainingOptions):
     """What every task that is fine-tuned for has: actions, length of training, the best model."""

@@ -1,4 +1,4 @@
-"""Kinds of problems: one label of several, any number of labels, a number."""
+"""Kinds of problems: labels or a number of a text; tags of its words; answers in it."""
 
 import dataclasses
 import re
@@ -8,7 +8,10 @@ from typing import Any
 import numpy as np
 
 SINGLE, MULTI, REGRESSION = "single_label", "multi_label", "regression"
-KINDS = (SINGLE, MULTI, REGRESSION)
+KINDS = (SINGLE, MULTI, REGRESSION)  # of classification
+TAGGING, ANSWERING = "token_classification", "question_answering"
+# Kind -> the command for its models.
+COMMANDS = {**dict.fromkeys(KINDS, "bert classify"), TAGGING: "bert tag", ANSWERING: "bert answer"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,8 +19,8 @@ class Problem:
     """What is to be predicted of a text.
 
     Attributes:
-      kind: one of KINDS.
-      labels: in the order of their ids; none for a number.
+      kind: one of KINDS, TAGGING or ANSWERING.
+      labels: in the order of their ids; none for a number, or for answers.
     """
 
     kind: str
@@ -26,7 +29,7 @@ class Problem:
     @property
     def outputs(self) -> int:
         """The number of the model's outputs."""
-        return len(self.labels) or 1
+        return 2 if self.kind == ANSWERING else len(self.labels) or 1
 
     def spelled(self, name: str) -> str:
         """Returns a label as the problem spells it, if that differs by .0 only: 1.0 for 1."""

@@ -1,6 +1,7 @@
 """Imports TensorFlow, when it is first needed, without Keras and without its notes about itself."""
 
 import contextlib
+import ctypes
 import importlib.abc
 import importlib.util
 import os
@@ -19,6 +20,8 @@ _NOTE = re.compile(
 # The part of Keras that TensorFlow imports on its own account, though nothing here uses it: a fifth
 # of the time to import TensorFlow. `tf.keras` is still there for who asks for it.
 _KERAS = ("keras.src.optimizers", "keras.api._v2.keras")  # the second by TensorFlow 2.12
+# Parameters of glibc's mallopt: by number in malloc.h.
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
 
 
 def prepare(quiet: bool = True) -> None:
@@ -26,6 +29,7 @@ def prepare(quiet: bool = True) -> None:
 
     Nothing happens if TensorFlow is imported already, or `prepare` has been called before.
     """
+    keep_freed_memory()
     if quiet:
         # Read when TensorFlow is imported.
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -33,6 +37,25 @@ def prepare(quiet: bool = True) -> None:
         isinstance(finder, _FirstImport) for finder in sys.meta_path
     ):
         sys.meta_path.insert(0, _FirstImport(quiet))
+
+
+def keep_freed_memory() -> None:
+    """Has the C library keep the memory of freed tensors for the next ones.
+
+    It otherwise returns large blocks to the system at once and takes them back empty, a page at a
+    time: half of the time of a step, or more (docs/performance.md). The environment variables for
+    the same (MALLOC_TRIM_THRESHOLD_ and others) go before it; another C library than glibc is left
+    alone.
+    """
+    if any(name.startswith(("MALLOC_MMAP", "MALLOC_T")) for name in os.environ):
+        return
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):
+        return
+    mallopt(_M_MMAP_MAX, 0)
+    mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+    mallopt(_M_TOP_PAD, 64 * 2**20)
 
 
 class _FirstImport(importlib.abc.MetaPathFinder):

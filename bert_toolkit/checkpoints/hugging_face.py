@@ -11,7 +11,7 @@ import numpy as np
 from bert_toolkit.checkpoints import hugging_face_names
 from bert_toolkit.errors import UserError
 from bert_toolkit.io import files
-from bert_toolkit.problems import MULTI, REGRESSION, SINGLE, Problem
+from bert_toolkit.problems import ANSWERING, MULTI, REGRESSION, SINGLE, TAGGING, Problem
 from bert_toolkit.text import tokenizer_config
 from bert_toolkit.text.tokenizer_rules import Rules
 
@@ -29,20 +29,26 @@ _PROBLEMS = {
 }
 
 
-_CLASSIFIER = "BertForSequenceClassification"
+_CLASSIFIER, _TAGGER = "BertForSequenceClassification", "BertForTokenClassification"
+_ANSWERER = "BertForQuestionAnswering"
+# Under task_specific_params, which transformers leaves alone.
+_SETTINGS = "bert_toolkit"
 # The name of a label that nobody has named.
 UNNAMED = re.compile(r"LABEL_\d+")
 
 
 def problem_of(path: str) -> Optional[Problem]:
-    """Returns what the model of a config.json predicts; None if it is no classifier.
+    """Returns what the model of a config.json predicts; None if it has no head for a task.
 
     Raises:
       UserError: the file is damaged, or says what cannot be.
     """
     try:
         config = dict(json.loads(files.read_text(path)))
-        if _CLASSIFIER not in (config.get("architectures") or ()):
+        architectures = config.get("architectures") or ()
+        if _ANSWERER in architectures:
+            return Problem(ANSWERING)
+        if _CLASSIFIER not in architectures and _TAGGER not in architectures:
             return None
         names = {int(number): str(label) for number, label in config.get("id2label", {}).items()}
     except (ValueError, TypeError, AttributeError):
@@ -53,6 +59,8 @@ def problem_of(path: str) -> Optional[Problem]:
             f"{path}: id2label has the labels {names}; expected one for each number from 0, each"
             " once; mend it"
         )
+    if _TAGGER in architectures:
+        return Problem(TAGGING, labels)
     kinds = {theirs: ours for ours, theirs in _PROBLEMS.items()}
     kind = config.get("problem_type")
     if kind is None:
@@ -69,10 +77,20 @@ def problem_of(path: str) -> Optional[Problem]:
     return Problem(kinds[kind], () if kinds[kind] == REGRESSION else labels)
 
 
-def architecture(names: Sequence[str]) -> str:
+def settings_of(path: str) -> dict[str, Any]:
+    """Returns the settings of a task that `write` put into a config.json, if any."""
+    try:
+        return dict(json.loads(files.read_text(path))["task_specific_params"][_SETTINGS])
+    except (ValueError, TypeError, KeyError):
+        return {}
+
+
+def architecture(names: Sequence[str], problem: Optional[Problem] = None) -> str:
     """Returns the class of transformers that has the heads of a model."""
+    if "cls/squad/output_weights" in names:
+        return _ANSWERER
     if "output_weights" in names:
-        return _CLASSIFIER
+        return _TAGGER if problem and problem.kind == TAGGING else _CLASSIFIER
     if "cls/seq_relationship/output_weights" in names:
         return "BertForPreTraining"
     if "cls/predictions/output_bias" in names:
@@ -87,6 +105,7 @@ def write(
     vocab_file: Optional[str],
     rules: Rules,
     problem: Optional[Problem] = None,
+    task_settings: Optional[Mapping[str, Any]] = None,
 ) -> None:
     """Writes a model directory.
 
@@ -96,11 +115,12 @@ def write(
       weights: by their published names, in the type to store.
       vocab_file: to copy.
       rules: of the tokenizer.
-      problem: what a classifier predicts, if it is known.
+      problem: what the model predicts, if it is known.
+      task_settings: what else its task has to know in predicting.
     """
     from safetensors.numpy import save
 
-    theirs = architecture(list(weights))
+    theirs = architecture(list(weights), problem)
     tensors = {}
     for name, value in weights.items():
         new = hugging_face_names.to_hugging_face(name)
@@ -110,6 +130,8 @@ def write(
         tensors[new] = np.ascontiguousarray(value.T if name.endswith("/kernel") else value)
     dtype = next(iter(weights.values())).dtype.name
     settings = _config(config, theirs, dtype, problem)
+    if task_settings:
+        settings["task_specific_params"] = {_SETTINGS: dict(task_settings)}
     texts = {
         CONFIG: json.dumps(settings, indent=2, sort_keys=True) + "\n",
         TOKENIZER: json.dumps(_tokenizer(config, rules), indent=2) + "\n",
@@ -139,6 +161,7 @@ def _config(
     )
     if theirs == _CLASSIFIER:
         settings["problem_type"] = _PROBLEMS[problem.kind if problem else SINGLE]
+    if theirs in (_CLASSIFIER, _TAGGER):
         named = (problem.labels if problem else ()) or ("LABEL_0",)
         settings["id2label"] = {str(number): label for number, label in enumerate(named)}
         settings["label2id"] = {label: number for number, label in enumerate(named)}

@@ -11,6 +11,8 @@ _ENDINGS = (  # published, Hugging Face's
     ("cls/predictions/output_bias", "cls.predictions.bias"),
     ("seq_relationship/output_weights", "seq_relationship.weight"),
     ("seq_relationship/output_bias", "seq_relationship.bias"),
+    ("cls/squad/output_weights", "qa_outputs.weight"),
+    ("cls/squad/output_bias", "qa_outputs.bias"),
     ("output_weights", "classifier.weight"),
     ("output_bias", "classifier.bias"),
     ("/kernel", ".weight"),

@@ -131,17 +131,24 @@ def write(options: Options, model: Any, weights: Mapping[str, np.ndarray]) -> No
         training_notes.check_vocabulary(model.init_checkpoint, vocabulary)
     files.make_directory(options.output_dir, "output_dir")
     stored = hugging_face.stored_as(weights, options.dtype)
-    problem = problem_of(os.path.dirname(model.init_checkpoint))
+    origin = os.path.dirname(model.init_checkpoint)
+    problem, settings = problem_of(origin), task_file.settings([origin])
     if options.to == GOOGLE:
         model_directory.write(options.output_dir, model, problem.labels if problem else ())
         if problem:
-            task_file.write(options.output_dir, problem)
+            task_file.write(options.output_dir, problem, settings=settings)
         checkpoint_files.save(
             os.path.join(options.output_dir, checkpoint_files.GOOGLE_NAME), stored
         )
     else:
         hugging_face.write(
-            options.output_dir, model.config, stored, model.vocab_file, model.rules, problem
+            options.output_dir,
+            model.config,
+            stored,
+            model.vocab_file,
+            model.rules,
+            problem,
+            settings,
         )
     total = sum(value.nbytes for value in stored.values())
     logging.info(
@@ -149,12 +156,12 @@ def write(options: Options, model: Any, weights: Mapping[str, np.ndarray]) -> No
         options.output_dir,
         len(stored),
         size(total),
-        "the stages" if options.to == GOOGLE else hugging_face.architecture(list(stored)),
+        "the stages" if options.to == GOOGLE else hugging_face.architecture(list(stored), problem),
     )
 
 
 def problem_of(directory: str) -> Optional[Any]:
-    """Returns the problems.Problem of a classifier, from either layout; None of other models."""
+    """Returns the problems.Problem of a fine-tuned model, of either layout; None of others."""
     from bert_toolkit import problems
     from bert_toolkit.checkpoints import model_directory
 

@@ -12,7 +12,7 @@ threads at once.
 import contextlib
 import re
 from collections.abc import Callable, Iterator, Sequence
-from typing import Optional, Union
+from typing import Any, Optional, Union
 
 import numpy as np
 import tensorflow.compat.v1 as tf
@@ -81,15 +81,20 @@ class InferenceSession:
             raise TypeError("expected a list of texts, not one text")
         encoded = [self._encode(text) for text in texts]
         tokenizer_rules.warn_of_unknown("texts", *encoding.count_unknown(self.tokenizer, encoded))
+        found = self.run_encoded(encoded, batch_size)
+        size = self._output.shape[-1]
+        return np.array(found) if found else np.zeros((0, size or 0), np.float32)
+
+    def run_encoded(self, encoded: Sequence[encoding.Encoded], batch_size: int) -> list[np.ndarray]:
+        """Returns the output for each sequence, in their order; of [S, ...] ones with padding."""
         order = sorted(range(len(encoded)), key=lambda number: len(encoded[number].input_ids))
-        found: list[Optional[np.ndarray]] = [None] * len(encoded)
+        found: list[Any] = [None] * len(encoded)
         for start in range(0, len(order), batch_size):
             numbers = order[start : start + batch_size]
             values = self._session.run(self._output, self._feed([encoded[n] for n in numbers]))
             for number, value in zip(numbers, values):
                 found[number] = value
-        size = self._output.shape[-1]
-        return np.array(found) if found else np.zeros((0, size or 0), np.float32)
+        return found
 
     def _encode(self, text: Text) -> encoding.Encoded:
         first, second = (text, None) if isinstance(text, str) else text

@@ -11,7 +11,7 @@ from bert_toolkit.checkpoints import model_directory, task_file
 from bert_toolkit.errors import UserError
 from bert_toolkit.inference.encoder import InferenceSession, Text, arguments_named
 from bert_toolkit.options import ModelOptions
-from bert_toolkit.problems import Problem
+from bert_toolkit.problems import KINDS, Problem
 from bert_toolkit.tasks import best_model
 from bert_toolkit.tasks.classification import calibration, classifier_network
 
@@ -47,7 +47,7 @@ def find(options: ModelOptions) -> Optional[Trained]:
         return None
     best = os.path.join(model_dir, best_model.BEST)
     problem = task_file.read([model_dir, best])
-    if problem is None:
+    if problem is None or problem.kind not in KINDS:
         return None
     only_best = tf.train.latest_checkpoint(best) and not tf.train.latest_checkpoint(model_dir)
     files = model_directory.find(
@@ -79,6 +79,7 @@ class TextClassifier:
         with arguments_named(bert_dir="model_dir"):
             trained = find(ModelOptions(bert_dir=model_dir, init_checkpoint=init_checkpoint))
             if trained is None:
+                task_file.read([model_dir], KINDS)  # says so if it is for another task
                 raise UserError(f"{model_dir}: no {task_file.NAME}; expected a trained classifier")
             self.problem = problem = trained.problem
             self._calibration = trained.calibration

@@ -12,8 +12,8 @@ from bert_toolkit.checkpoints import checkpoint_files, model_directory
 from bert_toolkit.checkpoints.task_file import NAME as TASK_FILE
 from bert_toolkit.errors import UserError
 from bert_toolkit.io import files
+from bert_toolkit.tasks.start import BEST
 
-BEST = "best"  # a directory below the output directory: a complete model
 SCORE = "score.json"
 # Metrics of which less is better.
 LOWER_IS_BETTER = ("loss", "calibration_error", "mean_squared_error", "mean_absolute_error")

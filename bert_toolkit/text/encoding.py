@@ -46,11 +46,15 @@ class Window(NamedTuple):
       encoded: the sequence.
       begin, end: its tokens [begin, end) have no more text around them in another window. These of
         all windows, one after the other, are the whole text with its special tokens.
+      before: how many tokens come before those of the text that windows move over.
+      start: where in that text the window starts, in tokens.
     """
 
     encoded: Encoded
     begin: int
     end: int
+    before: int = 1
+    start: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +86,8 @@ class SequenceEncoder:
         if self.doc_stride:
             return _cover(self.tokenizer, first, second, self.max_seq_length, self.doc_stride)
         encoded = _join_and_cut(self.tokenizer, first, second, self.max_seq_length, self.truncate)
-        return [Window(encoded, 0, len(encoded.input_ids))]
+        before = encoded.segment_ids.count(0) if second else 1
+        return [Window(encoded, 0, len(encoded.input_ids), before)]
 
 
 def _cover(
@@ -112,7 +117,8 @@ def _cover(
         part = moving[start : start + room]
         texts = (first, part) if second else (part, [])
         encoded = _join_and_cut(tokenizer, *texts, max_seq_length)._replace(cut=cut)
-        windows.append(Window(encoded, begin, len(encoded.input_ids) if end is None else end))
+        end = len(encoded.input_ids) if end is None else end
+        windows.append(Window(encoded, begin, end, before, start))
     return windows
 
 

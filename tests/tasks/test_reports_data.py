@@ -182,7 +182,7 @@ ROWS = "cat,0\ndog,1\n"
         ("a.json", '\n[\n {\n  "text": "cat",\n  "label": 0\n },\n {"text": "dog", "label": 1}\n]\n', {}, TWO),
         ("a.json", '\ufeff{"text": "cat", "label": 0}\n{"text": "dog", "label": 1}\n', {}, TWO),
         ("a.jsonl", '{"text": "cat", "label": 0}\n{"text": "dog", "label": "1"}\n', {"header": False}, TWO),
-        ("a.csv.gz", gzip.compress(b"\xef\xbb\xbftext,label\n" + ROWS.encode()), {}, TWO),
+        ("a.csv.gz", gzip.compress(b"\xef\xbb\xbftext,label\n" + ROWS.encode(), mtime=0), {}, TWO),
         ("a.tsv", "0\t1\ncat\t0\ndog\t1\n", {"text_column": "1", "label_column": "2"}, TWO),  # of pandas
     ],
 )  # fmt: skip
@@ -235,7 +235,7 @@ LONG = "word " * 30
         ("a.jsonl", '{"text": "cat", "label": 1}\n'.encode("utf-16"), {}, "UTF-16 text"),
         ("a.csv", "text,label\rcat,0\rdog,1\r", {}, r"{path}: all one line, whose parts end in carriage returns only; expected line feeds; convert it: tr '\\r' '\\n'"),
         ("a.tsv", "text\tlabel\rcat\t0\rdog\t1", {}, "carriage returns only"),
-        ("a.csv", gzip.compress(b"text,label\n"), {}, "{path}: gzip data; expected UTF-8 text; unpack it with gzip -dc, or let its name end in .gz"),
+        ("a.csv", gzip.compress(b"text,label\n", mtime=0), {}, "{path}: gzip data; expected UTF-8 text; unpack it with gzip -dc, or let its name end in .gz"),
         ("a.csv", b"PK\x03\x04\x14\0\x06\0\n", {}, "{path}: a zip archive or a spreadsheet; .* save it as CSV in UTF-8"),
         # Labels.
         ("a.csv", 'text,label\ncat,"b\nz"\ndog,a\n', {}, r"{path} line 2: label 'b\\nz'; expected one without tabs and line ends"),

@@ -15,13 +15,11 @@ from bert_toolkit.errors import UserError
 from bert_toolkit.io import files, tables
 from bert_toolkit.io.tables import BadRow
 from bert_toolkit.problems import MULTI, REGRESSION, SINGLE, Problem
+from bert_toolkit.tasks.bad_rows import BadRows
 from bert_toolkit.tasks.classification import glue
 from bert_toolkit.tasks.classification.data_options import DataOptions
 from bert_toolkit.tasks.classification.glue import Split, Task
 
-BAD_ROWS = "bad_rows.tsv"
-# Bad rows that an error names; the others are counted.
-NAMED = 10
 # No name of a column is longer, in characters.
 LONGEST_NAME = 100
 # A label that is so much rarer than the most frequent one is told.
@@ -63,36 +61,6 @@ class Data:
     test: Mapping[str, list[Example]]
 
 
-class _BadRows:
-    """Rows that cannot be used: an error, or left out and listed."""
-
-    def __init__(self, skip: bool):
-        self.skip = skip
-        self.rows: list[tuple[str, int, str]] = []
-
-    def add(self, path: str, line: int, why: str) -> None:
-        self.rows.append((path, line, why))
-
-    def finish(self, directory: str) -> None:
-        """Tells of them.
-
-        Raises:
-          UserError: they are not to be left out.
-        """
-        if not self.rows:
-            return
-        if not self.skip:
-            sentences = [f"{path} line {line}: {why}" for path, line, why in self.rows[:NAMED]]
-            more = len(self.rows) - NAMED
-            if more > 0:
-                sentences.append(f"and {more:,} rows more; --on_bad_row=skip leaves such rows out")
-            raise UserError("\n".join(sentences))
-        path = os.path.join(directory, BAD_ROWS)
-        lines = ["file\tline\twhat is wrong", *("\t".join(map(str, row)) for row in self.rows)]
-        files.write_text(path, "\n".join(lines) + "\n")
-        logging.warning("%s bad rows left out; %s lists them", f"{len(self.rows):,}", path)
-
-
 class Wanted(NamedTuple):
     """Which splits to read."""
 
@@ -117,7 +85,7 @@ def load(
       UserError: a file is missing, has no row that can be used, or rows that cannot.
     """
     train, dev, test = splits
-    bad = _BadRows(options.on_bad_row == "skip")
+    bad = BadRows(options.on_bad_row == "skip")
     directory = options.data_dir or ""
 
     def read(files_of: Mapping[str, Split]) -> dict[str, tuple[str, list[Example]]]:
@@ -165,9 +133,7 @@ def _path(directory: str, file: str) -> str:
     return path
 
 
-def _read(
-    path: str, split: Split, options: DataOptions, bad: _BadRows
-) -> tuple[str, list[Example]]:
+def _read(path: str, split: Split, options: DataOptions, bad: BadRows) -> tuple[str, list[Example]]:
     """Returns the name of a split's file and its examples, with labels as they stand there."""
     if split.names:
         assert options.task_name
@@ -194,7 +160,7 @@ def _read(
                 continue
             examples.append(_example(table, line, fields, split, number))
         except BadRow as why:
-            bad.add(table.name, line, str(why))
+            bad.add(table.name, f"line {line}", str(why))
         number += 1
     _warn(table, split, blank)
     if not split.names:
@@ -301,7 +267,7 @@ def _check_label(label: Any) -> None:
 
 def _problem(task: Task, train: Any, directories: Sequence[str]) -> Problem:
     """Returns what is to be predicted: declared, or known to a model, or seen in the data."""
-    known = task_file.read(directories) if train is None else None
+    known = task_file.read(directories, problems.KINDS) if train is None else None
     if task.kind is not None and (task.labels is not None or task.kind == REGRESSION):
         return _in_order_of(known, Problem(task.kind, task.labels or ()))
     if train is None:
@@ -399,7 +365,7 @@ def store(directory: str, data: Data) -> None:
 
 
 def _labelled(
-    path: str, examples: list[Example], problem: Problem, task: Task, bad: _BadRows
+    path: str, examples: list[Example], problem: Problem, task: Task, bad: BadRows
 ) -> list[Example]:
     """Returns the examples with the labels of the problem; those without are bad rows."""
     labelled = []
@@ -408,7 +374,7 @@ def _labelled(
             label = _label(example.label, problem, task)
             labelled.append(example._replace(label=label))
         except BadRow as why:
-            bad.add(path, example.line, str(why))
+            bad.add(path, f"line {example.line}", str(why))
     return labelled
 
 

@@ -1,0 +1,47 @@
+"""Examples that cannot be used: an error that names them all, or left out and listed."""
+
+import os
+
+from absl import logging
+
+from bert_toolkit.errors import UserError
+from bert_toolkit.io import files
+
+FILE = "bad_rows.tsv"
+# How many of them an error names; the others are counted.
+NAMED = 10
+
+
+class BadRows:
+    """Collects what cannot be used of the files of a run."""
+
+    def __init__(self, skip: bool):
+        """Takes whether they are left out (--on_bad_row=skip) rather than an error."""
+        self.skip = skip
+        self.rows: list[tuple[str, str, str]] = []
+
+    def add(self, path: str, place: str, why: str) -> None:
+        """Takes note of an example: its file, its place there ("line 4"), what is wrong."""
+        self.rows.append((path, place, why))
+
+    def finish(self, directory: str) -> None:
+        """Lists them in a file of `directory`, if there are any.
+
+        Raises:
+          UserError: they are not to be left out.
+        """
+        if not self.rows:
+            return
+        if not self.skip:
+            sentences = [f"{path} {place}: {why}" for path, place, why in self.rows[:NAMED]]
+            more = len(self.rows) - NAMED
+            if more > 0:
+                sentences.append(f"and {more:,} rows more; --on_bad_row=skip leaves such rows out")
+            raise UserError("\n".join(sentences))
+        path = os.path.join(directory, FILE)
+        lines = ["file\tline\twhat is wrong"]
+        lines += [
+            "\t".join((file, place.removeprefix("line "), why)) for file, place, why in self.rows
+        ]
+        files.write_text(path, "\n".join(lines) + "\n")
+        logging.warning("%s bad rows left out; %s lists them", f"{len(self.rows):,}", path)
