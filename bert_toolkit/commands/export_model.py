@@ -1,6 +1,6 @@
 r"""Writes a trained model in a form that servers and devices load without this toolkit.
 
-Reads   a model directory (--bert_dir): of a classifier that run_classifier.py trained, or of any
+Reads   a model directory (--bert_dir): of a classifier or of what answers questions, or of any
         BERT, whose vectors are then exported.
 Writes  OUTPUT_DIR/1 (2, 3, ...), a SavedModel that takes token ids and, with tensorflow-text,
         texts, its vocabulary and labels with it, and models.config for TensorFlow Serving;
@@ -20,7 +20,7 @@ from typing import Any, ClassVar, Optional
 
 from absl import logging
 
-from bert_toolkit import cli
+from bert_toolkit import cli, problems
 from bert_toolkit.errors import UserError
 from bert_toolkit.features.layers import parse_layers
 from bert_toolkit.io import files
@@ -124,18 +124,20 @@ def run(options: Options) -> str:
 
 
 def find(options: Options) -> Any:
-    """Returns what to export: a classifier if the directory holds one, else an encoder."""
+    """Returns what to export: what the directory was fine-tuned for, else an encoder."""
     from bert_toolkit.checkpoints import model_directory
     from bert_toolkit.export import saved_model
     from bert_toolkit.features import vectors
-    from bert_toolkit.inference import text_classifier
+    from bert_toolkit.inference import text_classifier, trained
 
-    trained = text_classifier.find(options)
-    if trained is not None:
-        answers = saved_model.classifier(trained.files.config, trained.problem, trained.calibration)
-        return saved_model.Exported(
-            trained.files, trained.checkpoint, answers, trained.problem.labels
-        )
+    found = trained.find(options, list(problems.COMMANDS))
+    if found is not None:
+        if found.problem.kind == problems.ANSWERING:
+            answers = saved_model.answerer(found.files.config)
+        else:
+            calibrated = text_classifier.calibration_of(options.bert_dir or "")
+            answers = saved_model.classifier(found.files.config, found.problem, calibrated)
+        return saved_model.Exported(found.files, found.checkpoint, answers, found.problem.labels)
     model = model_directory.find(options)
     assert model.init_checkpoint
     layers = parse_layers(options.layers, model.config.num_hidden_layers)

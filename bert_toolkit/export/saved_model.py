@@ -16,6 +16,7 @@ from bert_toolkit.compute import DEFAULT_COMPUTE, ComputeOptions
 from bert_toolkit.features import vectors
 from bert_toolkit.io import files
 from bert_toolkit.problems import MULTI, SINGLE, Problem
+from bert_toolkit.tasks.answering import span_network
 from bert_toolkit.tasks.classification import calibration, classifier_network
 from bert_toolkit.text import in_graph, tokenizer_config
 from bert_toolkit.training.estimator_api import PREDICT
@@ -68,6 +69,19 @@ def classifier(
             label = tf.where_v2(sure, label, calibration.OTHER)
             return {"logits": logits, "probabilities": probabilities, "label": label}
         return {"value": logits[:, 0]}
+
+    return build
+
+
+def answerer(config: modeling.BertConfig) -> Answers:
+    """Returns what builds a network that answers questions.
+
+    Outputs are "start_logits" and "end_logits" [B, S]; question and text are one sequence.
+    """
+
+    def build(features: Mapping[str, tf.Tensor], compute: ComputeOptions) -> dict[str, tf.Tensor]:
+        logits = span_network.network(config, compute)(features, PREDICT).predictions["logits"]
+        return {"start_logits": logits[:, :, 0], "end_logits": logits[:, :, 1]}
 
     return build
 

@@ -1,17 +1,15 @@
 """Labels of texts from Python; see encoder.py."""
 
-import dataclasses
 import os
 from collections.abc import Sequence
 from typing import NamedTuple, Optional
 
-import tensorflow.compat.v1 as tf
-
-from bert_toolkit.checkpoints import model_directory, task_file
+from bert_toolkit.checkpoints import task_file
 from bert_toolkit.errors import UserError
 from bert_toolkit.inference.encoder import InferenceSession, Text, arguments_named
+from bert_toolkit.inference.trained import find
 from bert_toolkit.options import ModelOptions
-from bert_toolkit.problems import KINDS, Problem
+from bert_toolkit.problems import KINDS
 from bert_toolkit.tasks import best_model
 from bert_toolkit.tasks.classification import calibration, classifier_network
 
@@ -28,38 +26,10 @@ class Prediction(NamedTuple):
     probabilities: dict[str, float]
 
 
-class Trained(NamedTuple):
-    """A fine-tuned model: of run_classifier.py, or of Hugging Face's layout with its labels."""
-
-    files: model_directory.ModelFiles
-    checkpoint: str
-    problem: Problem
-    calibration: calibration.Calibration
-
-
-def find(options: ModelOptions) -> Optional[Trained]:
-    """Returns the best model of --bert_dir, or its last; None if it is no classifier's.
-
-    Flags of files and of tokenization are followed, as by `model_directory.find`.
-    """
-    model_dir = options.bert_dir
-    if model_dir is None:
-        return None
-    best = os.path.join(model_dir, best_model.BEST)
-    problem = task_file.read([model_dir, best])
-    if problem is None or problem.kind not in KINDS:
-        return None
-    only_best = tf.train.latest_checkpoint(best) and not tf.train.latest_checkpoint(model_dir)
-    files = model_directory.find(
-        dataclasses.replace(options, bert_dir=best if only_best else model_dir)
-    )
-    checkpoint = best_model.find(model_dir, None, files.init_checkpoint)
-    if options.init_checkpoint:
-        checkpoint = files.init_checkpoint or checkpoint
-    # The best model lies in a directory below; what was chosen on the dev data, beside that.
+def calibration_of(model_dir: str) -> calibration.Calibration:
+    """Returns what was chosen on the dev data; it lies beside the directory of the best model."""
     parent, name = os.path.split(os.path.abspath(model_dir))
-    calibrated = calibration.read(parent if name == best_model.BEST else model_dir)
-    return Trained(files, checkpoint, problem, calibrated)
+    return calibration.read(parent if name == best_model.BEST else model_dir)
 
 
 class TextClassifier:
@@ -77,12 +47,13 @@ class TextClassifier:
           UserError: there is none, or its labels are not known.
         """
         with arguments_named(bert_dir="model_dir"):
-            trained = find(ModelOptions(bert_dir=model_dir, init_checkpoint=init_checkpoint))
+            options = ModelOptions(bert_dir=model_dir, init_checkpoint=init_checkpoint)
+            trained = find(options, KINDS)
             if trained is None:
                 task_file.read([model_dir], KINDS)  # says so if it is for another task
                 raise UserError(f"{model_dir}: no {task_file.NAME}; expected a trained classifier")
             self.problem = problem = trained.problem
-            self._calibration = trained.calibration
+            self._calibration = calibration_of(model_dir)
             self._model = InferenceSession(
                 trained.files,
                 trained.checkpoint,

@@ -50,12 +50,14 @@ class TableFormat:
       columns: how many columns a row has, where no header tells; 0 if the first row tells, 1 for
         lines that are not divided.
       delimiter: the character between columns; None for what the kind of file has.
+      json: whether rows are JSON objects, whatever the file is named.
     """
 
     header: bool = True
     quoting: Optional[bool] = None
     columns: int = 0
     delimiter: Optional[str] = None
+    json: bool = False
 
 
 def is_json(path: str) -> bool:
@@ -97,7 +99,7 @@ class Table:
           UserError: the file cannot be read, or its header shows that it is separated or quoted in
             another way.
         """
-        if is_json(self.path):
+        if self.layout.json or is_json(self.path):
             yield from self._json_rows()
             return
         lines = self._quoted() if self._has_quotes else self._plain()

@@ -170,9 +170,8 @@ class Finetuning:
         if not every:
             return []
         if dev is None:
-            raise UserError(
-                "--evaluate_every: nothing to evaluate on; pass --eval_file or --eval_split"
-            )
+            other = " or --eval_split" if hasattr(options, "eval_split") else ""
+            raise UserError(f"--evaluate_every: nothing to evaluate on; pass --eval_file{other}")
         split = dev
 
         def evaluate(checkpoint: str) -> dict[str, float]:

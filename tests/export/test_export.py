@@ -18,7 +18,9 @@ from bert_toolkit.checkpoints import checkpoint_files
 from bert_toolkit.commands import export_model
 from bert_toolkit.errors import UserError
 from bert_toolkit.inference import text_classifier
+from bert_toolkit.inference import trained as trained_model
 from bert_toolkit.options import ModelOptions
+from bert_toolkit.problems import KINDS
 from bert_toolkit.text import encoding, tokenizer_rules
 from bert_toolkit.text import in_graph as graph_text
 from tokenization import AddedToken, FullTokenizer
@@ -173,8 +175,8 @@ def test_the_best_model_keeps_what_was_chosen_on_the_dev_data(tmp_path, trained)
     best = trained("single_label", ["bad", "good"], CALIBRATION).rename(tmp_path / "best")
     (best / "calibration.json").rename(tmp_path / "calibration.json")
     tf.train.update_checkpoint_state(str(best), str(best / "model.ckpt-1"))
-    found = text_classifier.find(ModelOptions(bert_dir=str(best), do_lower_case=False))
-    assert found.calibration.reject_below == 0.6
+    found = trained_model.find(ModelOptions(bert_dir=str(best), do_lower_case=False), KINDS)
+    assert text_classifier.calibration_of(str(best)).reject_below == 0.6
     assert not found.files.rules.do_lower_case
 
 

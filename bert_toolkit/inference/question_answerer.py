@@ -1,0 +1,116 @@
+"""Answers to questions from Python; see encoder.py."""
+
+from collections.abc import Sequence
+from typing import NamedTuple, Optional
+
+import numpy as np
+
+from bert_toolkit.checkpoints import task_file
+from bert_toolkit.errors import UserError
+from bert_toolkit.inference.encoder import InferenceSession, arguments_named
+from bert_toolkit.inference.trained import find
+from bert_toolkit.options import ModelOptions
+from bert_toolkit.problems import ANSWERING
+from bert_toolkit.tasks.answering import span_network
+from bert_toolkit.tasks.answering.answering import Answers, Settings, n_best
+from bert_toolkit.tasks.answering.spans import NBest, QuestionEncoder, best_spans, place_of
+
+# Answers of a question that probabilities are made over, as in run_squad.py.
+N_BEST = 20
+
+
+class Answer(NamedTuple):
+    """What a model says of a question.
+
+    Attributes:
+      text: the answer; empty if there is none.
+      start: its first character in the context; 0 if there is none.
+      end: the character after its last.
+      probability: among the best answers, and no answer where there may be none.
+    """
+
+    text: str
+    start: int
+    end: int
+    probability: float
+
+
+class QuestionAnswerer:
+    """Answers questions on texts by a model of run_squad.py, or one in Hugging Face's layout."""
+
+    def __init__(
+        self,
+        model_dir: str,
+        max_seq_length: int = 384,
+        doc_stride: int = 128,
+        max_query_length: int = 64,
+        max_answer_length: int = 30,
+        null_score_diff_threshold: Optional[float] = None,
+        init_checkpoint: Optional[str] = None,
+    ):
+        """Loads the model of a directory: of an output directory the best, or the last.
+
+        Arguments mean what those flags of run_squad.py do; windows are at most as long as the
+        model has positions.
+
+        Raises:
+          UserError: there is no such model.
+        """
+        with arguments_named(bert_dir="model_dir"):
+            options = ModelOptions(bert_dir=model_dir, init_checkpoint=init_checkpoint)
+            trained = find(options, [ANSWERING])
+            if trained is None:
+                task_file.read([model_dir], [ANSWERING])  # says so if it is for another task
+                raise UserError(
+                    f"{model_dir}: no {task_file.NAME}; expected a model of run_squad.py"
+                )
+            self.settings = Settings.of(trained.settings)
+            if null_score_diff_threshold is not None:
+                self.settings = self.settings._replace(threshold=null_score_diff_threshold)
+            length = min(max_seq_length, trained.files.config.max_position_embeddings)
+            self._model = InferenceSession(
+                trained.files, trained.checkpoint, span_network.network, "logits", length
+            )
+            self._encoder = QuestionEncoder(
+                self._model.tokenizer, length, max_query_length, min(doc_stride, length)
+            )
+            self._longest = max_answer_length
+
+    def answer(self, question: str, context: str) -> Answer:
+        """Returns the answer to one question."""
+        return self.answer_all([(question, context)])[0]
+
+    def answer_all(
+        self, questions: Sequence[tuple[str, str]], batch_size: int = 32
+    ) -> list[Answer]:
+        """Returns an answer for each pair of question and context."""
+        windows = [self._encoder.windows(*pair) for pair in questions]
+        flat = [window for each in windows for window in each]
+        logits = iter(self._model.run_encoded([window.encoded for window in flat], batch_size))
+        nbest = NBest(len(questions), N_BEST)
+        for number, ((_, context), each) in enumerate(zip(questions, windows)):
+            offsets = self._encoder.tokens(context).offsets
+            for window, scores in zip(each, logits):
+                real: np.ndarray = scores[: len(window.encoded.input_ids)]
+                spans = best_spans(real, place_of(window), offsets, N_BEST, self._longest)
+                nbest.add(number, context, spans, real[0])
+        answers = Answers(nbest, 0.0)
+        return [self._answer(answers, n, context) for n, (_, context) in enumerate(questions)]
+
+    def _answer(self, answers: Answers, number: int, context: str) -> Answer:
+        best = answers.nbest.best(number)
+        given = best if self.settings.is_answered(answers.null_odds(number)) else None
+        text = context[given.begin : given.end] if given else ""
+        among = n_best(answers, number, context, self.settings)
+        share = next((one["probability"] for one in among if one["text"] == text), 0.0)
+        return Answer(text, *((given.begin, given.end) if given else (0, 0)), share)
+
+    def close(self) -> None:
+        """Frees what the model holds."""
+        self._model.close()
+
+    def __enter__(self) -> "QuestionAnswerer":
+        return self
+
+    def __exit__(self, *error) -> None:
+        self.close()

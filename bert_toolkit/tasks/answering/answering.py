@@ -1,0 +1,306 @@
+"""Question answering as a task: SQuAD 1.1 and 2.0, and sets like them."""
+
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple, Optional
+
+import numpy as np
+from absl import logging
+
+from bert_toolkit.checkpoints import task_file
+from bert_toolkit.compute import ComputeOptions
+from bert_toolkit.io import files
+from bert_toolkit.io.tfrecord import Schema
+from bert_toolkit.problems import ANSWERING, Problem
+from bert_toolkit.tasks import start
+from bert_toolkit.tasks.answering import answer_scores, question_data, span_network
+from bert_toolkit.tasks.answering.question_data import Question
+from bert_toolkit.tasks.answering.spans import NBest, QuestionEncoder, Span, best_spans
+from bert_toolkit.tasks.bad_rows import BadRows
+from bert_toolkit.tasks.base import EncodedSplit, Examples, Outputs
+from bert_toolkit.text.encoding import Encoded
+from bert_toolkit.training.outputs import Network
+from modeling import BertConfig
+from tokenization import FullTokenizer
+
+# The null odds of a question that no span answers.
+CERTAIN = 1e4
+
+
+class Answers(NamedTuple):
+    """What a model says of questions.
+
+    Attributes:
+      nbest: their best spans and null scores.
+      loss: mean over windows, where the answers are known.
+    """
+
+    nbest: NBest
+    loss: float
+
+    def null_odds(self, number: int) -> float:
+        """Returns by how much the score of no answer exceeds that of the best one."""
+        best = self.nbest.best(number)
+        return CERTAIN if best is None else float(self.nbest.null[number].sum()) - best.score
+
+
+def load(options: Any) -> Examples:
+    """Reads the questions that are needed; `options` are those of run_squad.py.
+
+    Raises:
+      UserError: a file cannot be read, or has questions that cannot be used.
+    """
+    train, dev, test = options.actions()
+    bad = BadRows(options.on_bad_row == "skip")
+    with_negative = settings_of(options).with_negative
+
+    def read(path: Optional[str], answered: bool = True) -> list[Question]:
+        return question_data.read(path or "", question_data.Layout(answered, with_negative), bad)
+
+    wants_dev = options.eval_file and (dev or options.evaluate_every)
+    examples = Examples(
+        read(options.train_file) if train else None,
+        {"": read(options.eval_file)} if wants_dev else {},
+        {"": read(options.predict_file, answered=False)} if test else {},
+    )
+    bad.finish(options.output_dir)
+    return examples
+
+
+class Settings(NamedTuple):
+    """How answers are given; see the flags of these names."""
+
+    with_negative: bool = False
+    threshold: float = 0.0
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any]) -> "Settings":
+        """Returns those that are kept beside a model."""
+        return cls(
+            bool(settings.get("version_2_with_negative", False)),
+            float(settings.get("null_score_diff_threshold", 0.0)),
+        )
+
+    def is_answered(self, null_odds: float) -> bool:
+        """Whether an answer is given, rather than none."""
+        return not self.with_negative or null_odds <= self.threshold
+
+
+class Answering:
+    """Questions on texts, in the sense of tasks/base.py; what it answers are `Answers`."""
+
+    labels: tuple[str, ...] = ()
+
+    def __init__(self, examples: Examples, options: Any, tokenizer: FullTokenizer):
+        """Takes what is needed; `options` are those of run_squad.py, `examples` Questions."""
+        self.examples, self.options = examples, options
+        self.max_seq_length, self.directory = options.max_seq_length, options.output_dir
+        self.train_source = options.train_file or ""
+        self.settings = settings_of(options)
+        self.metric = "best_f1" if self.settings.with_negative else "f1"
+        self._encoder = QuestionEncoder(
+            tokenizer, options.max_seq_length, options.max_query_length, options.doc_stride
+        )
+        measures = {
+            answer_scores.WORDS: answer_scores.by_words,
+            answer_scores.CHARACTERS: answer_scores.by_characters,
+        }
+        self._measure = measures[options.f1_unit]
+
+    def schema(self) -> Schema:
+        return span_network.schema(self.max_seq_length)
+
+    def encode(self, example: Question) -> list[tuple[Encoded, dict[str, Any]]]:
+        found = []
+        windows = self._encoder.windows(example.text, example.context)
+        for number, window in enumerate(windows):
+            first, last = self._encoder.positions(example, window)
+            features = {"start_positions": [first], "end_positions": [last], "window": [number]}
+            found.append((window.encoded, features))
+        is_cut = example.answers and not any(features["end_positions"][0] for _, features in found)
+        if is_cut and self.options.verbose_logging:
+            logging.info("%s: no window holds its answer as a whole", example.place)
+        return found
+
+    def copies(self) -> None:
+        return None
+
+    def facts(self) -> Iterator[Any]:
+        assert self.examples.train is not None
+        return (question[:4] for question in self.examples.train)
+
+    def network(self, config: BertConfig, compute: ComputeOptions) -> Network:
+        return span_network.network(config, compute)
+
+    def decode(self, outputs: Outputs, split: EncodedSplit) -> Answers:
+        options, loss, record = self.options, 0.0, 0
+        nbest = NBest(len(split.examples), options.n_best_size)
+        for batch in outputs:
+            loss += float(batch["loss"].sum())
+            for logits, window in zip(batch["logits"], batch["window"]):
+                number = split.owners[record]
+                question: Question = split.examples[number]
+                place = self._encoder.places(question.text, question.context)[window]
+                offsets = self._encoder.tokens(question.context).offsets
+                spans = best_spans(
+                    logits, place, offsets, options.n_best_size, options.max_answer_length
+                )
+                nbest.add(number, question.context, spans, logits[0])
+                record += 1
+        return Answers(nbest, loss / max(1, record))
+
+    # --- Evaluation ---
+
+    def score(self, answers: Answers, split: EncodedSplit) -> dict[str, Any]:
+        found = self._score(answers, split, self.settings)
+        return {
+            **{f"eval_{name}": value for name, value in found.items()},
+            "eval_loss": answers.loss,
+        }
+
+    def _score(self, answers: Answers, split: EncodedSplit, settings: Settings) -> dict[str, Any]:
+        questions: Any = split.examples
+        odds = _all_odds(answers, split)
+        has_answer = np.array([bool(question.answers) for question in questions])
+        best = [_text(answers.nbest.best(n), q.context) for n, q in enumerate(questions)]
+        if_answered = np.array(
+            [self._compare(text, q) for text, q in zip(best, questions)]
+        )  # [N, 2]
+        if_not = np.array([self._compare("", question) for question in questions])
+        is_answered = np.array([settings.is_answered(value) for value in odds])
+        exact, f1 = np.where(is_answered[:, None], if_answered, if_not).T
+        found = answer_scores.summary(exact, f1, has_answer, settings.with_negative)
+        if settings.with_negative:
+            there = np.array([bool(text) for text in best])
+            for name, scores in (("exact", if_answered[:, 0]), ("f1", if_answered[:, 1])):
+                value, threshold = answer_scores.best_threshold(scores, odds, has_answer, there)
+                nothing = float(odds.min()) - 1.0
+                found[f"best_{name}"] = value
+                found[f"best_{name}_thresh"] = nothing if threshold is None else threshold
+        return found
+
+    def _compare(self, text: str, question: Question) -> tuple[float, float]:
+        return answer_scores.best_of(self._measure, text, [true.text for true in question.answers])
+
+    def write_evaluation(self, suffix: str, answers: Answers, split: EncodedSplit) -> None:
+        """Writes the answers; of version 2, keeps the threshold that suits the dev data best."""
+        if self.settings.with_negative and self.options.null_score_diff_threshold is None:
+            found = self._score(answers, split, self.settings)
+            threshold = answer_scores.with_margin(
+                found["best_f1_thresh"], _all_odds(answers, split)
+            )
+            self.settings = self.settings._replace(threshold=threshold)
+            logging.info(
+                "no answer is given where the null score is more than %.4f above the best one: F1"
+                " %.2f on the dev data; kept for predicting",
+                self.settings.threshold,
+                found["best_f1"],
+            )
+            for directory in (self.directory, os.path.join(self.directory, start.BEST)):
+                if files.exists(os.path.join(directory, task_file.NAME)):
+                    self.store(directory)
+        self._write("eval_", answers, split)
+
+    def store(self, directory: str) -> None:
+        kept = {
+            "version_2_with_negative": self.settings.with_negative,
+            "null_score_diff_threshold": self.settings.threshold,
+        }
+        task_file.write(directory, Problem(ANSWERING), self.metric, kept)
+
+    # --- Prediction ---
+
+    def write_predictions(self, suffix: str, answers: Answers, split: EncodedSplit) -> None:
+        """Writes predictions.json, nbest_predictions.json and null_odds.json, or prints lines."""
+        if self.options.predict_file == files.STREAM:
+            for number, question in enumerate(split.examples):
+                print(_json(self._row(answers, number, question)))
+            sys.stdout.flush()
+            return
+        self._write("", answers, split)
+
+    def _row(self, answers: Answers, number: int, question: Question) -> dict[str, Any]:
+        nbest = n_best(answers, number, question.context, self.settings)
+        odds = answers.null_odds(number)
+        given = answers.nbest.best(number) if self.settings.is_answered(odds) else None
+        text = _text(given, question.context)
+        probability = next((one["probability"] for one in nbest if one["text"] == text), 0.0)
+        row = {"id": question.id, "answer": text, "probability": probability}
+        if given:
+            row.update(start=given.begin, end=given.end)
+        return {**row, "null_odds": odds} if self.settings.with_negative else row
+
+    def _write(self, prefix: str, answers: Answers, split: EncodedSplit) -> None:
+        """Writes a line for each question to each file, so that few are in memory at a time."""
+        names = ["predictions.json", "nbest_predictions.json"]
+        names += ["null_odds.json"] if self.settings.with_negative else []
+        paths = [os.path.join(self.directory, prefix + name) for name in names]
+        with files.replacing(paths) as unfinished:
+            for name, path in zip(names, unfinished):
+                with files.open_binary(path, "wb") as writer:
+                    lines = self._lines(name, answers, split)
+                    writer.write(b"{")
+                    for number, line in enumerate(lines):
+                        writer.write((",\n    " if number else "\n    ").encode() + line.encode())
+                    writer.write(b"\n}\n")
+        logging.info("%s questions answered: %s", f"{len(split.examples):,}", " and ".join(paths))
+
+    def _lines(self, name: str, answers: Answers, split: EncodedSplit) -> Iterator[str]:
+        for number, question in enumerate(split.examples):
+            odds = answers.null_odds(number)
+            value: Any = odds
+            if name == "predictions.json":
+                given = answers.nbest.best(number) if self.settings.is_answered(odds) else None
+                value = _text(given, question.context)
+            elif name == "nbest_predictions.json":
+                value = n_best(answers, number, question.context, self.settings)
+            yield f"{_json(question.id)}: {_json(value)}"
+
+
+def settings_of(options: Any) -> Settings:
+    """Returns how answers are given: as the flags say, else as kept beside the model."""
+    kept = (
+        Settings()
+        if options.actions()[0]
+        else Settings.of(task_file.settings(start.model_dirs(options)))
+    )
+    with_negative = options.version_2_with_negative
+    threshold = options.null_score_diff_threshold
+    return Settings(
+        kept.with_negative if with_negative is None else with_negative,
+        kept.threshold if threshold is None else threshold,
+    )
+
+
+def _all_odds(answers: Answers, split: EncodedSplit) -> np.ndarray:
+    """Returns the null odds of the questions of a split, [N]."""
+    return np.array([answers.null_odds(number) for number in range(len(split.examples))])
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _text(span: Optional[Span], context: str) -> str:
+    return context[span.begin : span.end] if span else ""
+
+
+def n_best(answers: Answers, number: int, context: str, settings: Settings) -> list[dict[str, Any]]:
+    """Returns the best answers of a question, with probabilities among them, as published.
+
+    Where there may be none, no answer ("") is one of them.
+    """
+    spans = answers.nbest.spans(number)
+    found = [(_text(span, context), span.start_logit, span.end_logit) for span in spans]
+    if settings.with_negative or not found:
+        null = answers.nbest.null[number]
+        found.append(("", float(null[0]), float(null[1])))
+        found.sort(key=lambda one: -(one[1] + one[2]))
+    scores = np.array([start_logit + end_logit for _, start_logit, end_logit in found])
+    shares = np.exp(scores - scores.max())
+    return [
+        {"text": text, "probability": float(share), "start_logit": first, "end_logit": last}
+        for (text, first, last), share in zip(found, shares / shares.sum())
+    ]
