@@ -39,6 +39,8 @@ from bert_toolkit.options import (
 )
 from bert_toolkit.tasks import start
 
+DOC_STRIDE = 128  # as published
+
 
 @dataclasses.dataclass(frozen=True)
 class Options(ModelOptions, FinetuneOptions):
@@ -70,7 +72,9 @@ class Options(ModelOptions, FinetuneOptions):
         384, "Longest window in tokens: question, part of the text and special tokens.", lower=8
     )
     doc_stride: int = option(
-        128, "How many tokens further each window of a long text begins than the last.", lower=1
+        DOC_STRIDE,
+        "How many tokens further each window of a long text begins than the last.",
+        lower=1,
     )
     max_query_length: int = option(
         64, "Questions are cut to so many tokens, and to half of a window.", lower=1
@@ -137,7 +141,8 @@ class Options(ModelOptions, FinetuneOptions):
                 conflicts.append(f"--{name} is required with --do_{name.removesuffix('_file')}")
         if not any(self.actions()):
             conflicts.append("nothing to do: pass --train_file, --eval_file or --predict_file")
-        if self.doc_stride > self.max_seq_length:
+        # The default suits long windows; in shorter ones there is no overlap, as published.
+        if self.doc_stride > self.max_seq_length and self.doc_stride != DOC_STRIDE:
             conflicts.append(
                 f"--doc_stride={self.doc_stride} would leave out tokens between windows of"
                 f" --max_seq_length={self.max_seq_length}; pass at most that"

@@ -244,6 +244,7 @@ class FullTokenizer:
         self._ids_of_piece: dict[str, list[int]] = {}
         self._ids_of_word: dict[str, list[int]] = {}
         self._packed_ids_of_piece: dict[str, bytes] = {}  # int32, for encode_ragged
+        self._placed_tokens_of_piece: dict[str, tuple[list[str], list[tuple[int, int]]]] = {}
 
     def _check_has(self, tokens: Iterable[str], vocab_file: str) -> None:
         missing = [token for token in tokens if token not in self.vocab]
@@ -343,9 +344,30 @@ class FullTokenizer:
         casing, control characters) the span covers what the token was made from; [UNK] covers its
         word; tokens made from one character share its span.
         """
+        text = convert_to_unicode(text)
+        if any(_HAS_SPACE.search(token) for token in self.basic_tokenizer.whole_tokens):
+            return self._placed_tokens(text)  # white space does not divide it
         tokens: list[str] = []
         offsets: list[tuple[int, int]] = []
-        for word, places in self.basic_tokenizer.words_with_places(convert_to_unicode(text)):
+        remembered = self._placed_tokens_of_piece
+        for match in _BETWEEN_SPACES.finditer(text):
+            piece, start = match.group(), match.start()
+            found = remembered.get(piece)
+            if found is None:
+                found = self._placed_tokens(piece)
+                if len(piece) <= MAX_REMEMBERED_LENGTH:
+                    remembered[piece] = found
+            tokens += found[0]
+            offsets += [(start + begin, start + end) for begin, end in found[1]]
+        if len(remembered) > MAX_REMEMBERED_PIECES:
+            remembered.clear()
+        return tokens, offsets
+
+    def _placed_tokens(self, text: str) -> tuple[list[str], list[tuple[int, int]]]:
+        """Does the work of `tokenize_with_offsets`, a character at a time."""
+        tokens: list[str] = []
+        offsets: list[tuple[int, int]] = []
+        for word, places in self.basic_tokenizer.words_with_places(text):
             kept = word in self.basic_tokenizer.whole_tokens
             pieces = [word] if kept else self.wordpiece_tokenizer.tokenize(word)
             tokens += pieces
@@ -652,6 +674,10 @@ class _CharTable(dict):
 
 
 # --- The rules, character by character ---
+
+# Characters that are white space to BERT's rules, whatever stands around them, and all others.
+_SPACES = " \t\n\r\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000"
+_HAS_SPACE, _BETWEEN_SPACES = re.compile(r"\s"), re.compile(f"[^{_SPACES}]+")
 
 # Characters that str.split() takes for white space while BERT's rules drop them as control
 # characters, joining what stands on their two sides.

@@ -48,5 +48,14 @@ print(
 for row, (_, text) in list(zip(predictions, test_rows))[:3]:
     verdict = "good" if row[1] == "1" else "bad"
     print(f"              {verdict} ({max(map(float, row[2:])):.0%} sure): {text}")
+answers = read_json("questions/eval_results.json")
+predicted = read_json("questions/eval_predictions.json")
+asked = json.loads((data / "questions" / "dev.json").read_text())["data"][0]["paragraphs"][0]["qas"]
+print(
+    f"  answers     {answers['eval_exact']:.0f}% of the dev questions exactly, F1"
+    f" {answers['eval_f1']:.0f}"
+)
+for row in asked[:2]:
+    print(f"              {row['question']} {predicted[row['id']]}")
 print(f"  features    {len(rows)} lines, {tokens} tokens, 2 layers of {width} values each")
 print(f"Everything is in {out}/; README.md says how to use your own data.")

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# The whole workflow on the sample data: make pretraining data, pretrain, classify, extract features.
-# Everything it makes is in demo_output/; takes two to three minutes on two cores.
+# The whole workflow on the sample data: make pretraining data, pretrain, classify, answer questions,
+# extract features.
+# Everything it makes is in demo_output/; takes some three minutes on two cores.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 out=demo_output
@@ -25,7 +26,13 @@ python run_classifier.py --task_name=sst-2 --data_dir=sample_data/reviews \
   --bert_dir=$out/pretrained --output_dir=$out/reviews --do_train --do_eval --do_predict \
   --max_seq_length=32 --train_batch_size=16 --num_train_epochs=30 --learning_rate=3e-4
 
-echo "== 4. Features of some lines"
+echo "== 4. Answers to questions, from the pretrained model"
+python run_squad.py --train_file=sample_data/questions/train.json \
+  --eval_file=sample_data/questions/dev.json --bert_dir=$out/pretrained --output_dir=$out/questions \
+  --max_seq_length=64 --doc_stride=32 --train_batch_size=16 --num_train_epochs=10 \
+  --learning_rate=5e-4
+
+echo "== 5. Features of some lines"
 python extract_features.py --input_file=sample_data/lines.txt --output_file=$out/features.jsonl \
   --bert_dir=$out/pretrained --layers=-1,-2
 

@@ -239,6 +239,8 @@ def test_offsets_belong_to_the_tokens(tokenizer, text):
         if token != "[UNK]" and "\u03a3" not in part:
             assert "".join(alone) == token.removeprefix("##") or token in "".join(alone)
     assert [start for start, _ in offsets] == sorted(start for start, _ in offsets)
+    # What is remembered of pieces between spaces changes nothing.
+    assert (tokens, offsets) == tokenizer._placed_tokens(text)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,10 @@ WORKFLOW = (ROOT / "docs/workflow.md").read_text(encoding="utf-8")
 COMMAND = re.compile(
     r"^(?:python (?=\w+\.py )|bert )([\w-]+(?:\.py)? -.*?[^\\])$", re.MULTILINE | re.DOTALL
 )
-COMMANDS = [*dict.fromkeys(COMMAND.findall(README) + COMMAND.findall(WORKFLOW))]
+PAGES = [WORKFLOW, (ROOT / "docs/answering.md").read_text(encoding="utf-8")]
+COMMANDS = [
+    *dict.fromkeys(command for page in (README, *PAGES) for command in COMMAND.findall(page))
+]
 DEMO = (ROOT / "sample_data" / "demo.sh").read_text(encoding="utf-8").replace("$out", "demo_output")
 
 
@@ -30,6 +33,7 @@ def in_demo(command):
 
 def test_the_demo_runs_the_main_commands_of_the_documents():
     stages = {"create_pretraining_data", "run_pretraining", "run_classifier", "extract_features"}
+    stages.add("run_squad")
     assert {command.split(".py")[0] for command in COMMANDS if in_demo(command)} == stages
 
 
