@@ -3,11 +3,11 @@
     python benchmarks/answering.py --bert_dir=DIR --questions=DIR [--peer_python=PYTHON]
         [--seeds=1,2] [--epochs=2] [--max_seq_length=256] [--windows=0]
 
-A model in Hugging Face's layout lies in the first directory, train.json and dev.json in the second, in
-SQuAD's (benchmarks/make_questions.py makes some; SQuAD's own will do); --peer_python names another
-environment for torch. Both are whole processes that read, train, answer the dev questions and write
-predictions; exact match and F1 of both are computed here. transformers pads to the longest of a
-batch and trains with torch.optim.AdamW, warm-up, linear decay and the gradient clipped.
+A model in Hugging Face's layout lies in the first directory, train.json and dev.json in SQuAD's in
+the second (benchmarks/make_questions.py makes some; SQuAD's own will do); --peer_python names
+another environment for torch. Both are whole processes that read, train, answer the dev questions
+and write predictions; exact match and F1 of both are computed here. transformers pads to the
+longest of a batch and trains with torch.optim.AdamW, warm-up, linear decay and clipped gradients.
 
 --windows=2000,20000 measures ours instead: peak memory of answering so many windows.
 """
@@ -208,15 +208,17 @@ def memory(arguments):
             with path.open("w", encoding="utf-8") as writer:
                 for number in range(int(count)):
                     _, question, context, _ = rows[number % len(rows)]
-                    row = {"id": str(number), "question": question, "context": context[:400]}
+                    row = {"id": str(number), "question": question, "context": context[:120]}
                     writer.write(json.dumps(row) + "\n")
             code = (
                 "import resource, run_squad, sys;"
                 "run_squad.run(run_squad.Options(bert_dir=sys.argv[1], output_dir=sys.argv[2],"
-                " predict_file=sys.argv[3], max_seq_length=192, predict_batch_size=32));"
+                " predict_file=sys.argv[3], max_seq_length=int(sys.argv[4]),"
+                " predict_batch_size=32));"
                 "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)"
             )
             command = [sys.executable, "-c", code, arguments.bert_dir, f"{directory}/out", path]
+            command.append(arguments.max_seq_length)
             done = subprocess.run(
                 list(map(str, command)), cwd=ROOT, capture_output=True, text=True, check=True
             )

@@ -50,7 +50,7 @@ def classifier(
     """Returns what builds a classifier: logits, calibrated probabilities, and the label.
 
     Outputs are "logits" and "probabilities" [B, labels] with "label", string [B], of one label;
-    "given", bool [B, labels], of several; or "value" [B].
+    "predicted", bool [B, labels], of several ("given" in earlier versions); or "value" [B].
     """
 
     def build(features: Mapping[str, tf.Tensor], compute: ComputeOptions) -> dict[str, tf.Tensor]:
@@ -60,8 +60,9 @@ def classifier(
         if problem.kind == MULTI:
             probabilities = tf.sigmoid(scaled)
             thresholds = 0.5 if calibrated.thresholds is None else calibrated.thresholds
-            given = probabilities >= tf.constant(thresholds, tf.float32)
-            return {"logits": logits, "probabilities": probabilities, "given": given}
+            predicted = probabilities >= tf.constant(thresholds, tf.float32)
+            found = {"logits": logits, "probabilities": probabilities, "predicted": predicted}
+            return {**found, "given": tf.identity(predicted)}
         if problem.kind == SINGLE:
             probabilities = tf.nn.softmax(scaled)
             label = tf.gather(tf.constant(problem.labels), tf.argmax(probabilities, -1))

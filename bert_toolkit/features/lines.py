@@ -12,8 +12,7 @@ import numpy as np
 from absl import logging
 
 from bert_toolkit.errors import UserError
-from bert_toolkit.text import encoding as features
-from bert_toolkit.text import tokenizer_rules
+from bert_toolkit.text import encoding, tokenizer_rules
 from bert_toolkit.text.encoding import SequenceEncoder, Window
 from bert_toolkit.text.words import PIECES, Words, find_words
 from tokenization import FullTokenizer
@@ -188,7 +187,7 @@ class LineInput:
             return
         self.cut_count += any(window.encoded.cut for window in line.windows)
         encoded = [window.encoded for window in line.windows]
-        unknown, tokens = features.count_unknown(self.tokenizer, encoded)
+        unknown, tokens = encoding.count_unknown(self.tokenizer, encoded)
         self.unknown += unknown
         self.tokens += tokens
         if not line.source.text.strip():

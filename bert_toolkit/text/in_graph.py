@@ -9,7 +9,7 @@ from typing import Any, Optional
 import tensorflow.compat.v1 as tf
 
 from bert_toolkit.errors import UserError
-from bert_toolkit.text import encoding as features
+from bert_toolkit.text import encoding
 from bert_toolkit.text.tokenizer_config import Rules
 from tokenization import CLASSIFY, SEPARATE, UNKNOWN, vocabulary_problems
 
@@ -117,12 +117,12 @@ class GraphTokenizer:
         """[B] strings -> input_ids, input_mask and segment_ids, int32 [B, S], as `encode` does."""
         ids = self.ids(first)
         if second is None:
-            room = max_seq_length - features.SPECIAL_TOKENS_OF_SINGLE
+            room = max_seq_length - encoding.SPECIAL_TOKENS_OF_SINGLE
             parts = [self._before(ids, self._cls), ids[:, :room], self._before(ids, self._sep)]
             segments = [tf.zeros_like(part) for part in parts]
         else:
             ids, others = _shortened(
-                ids, self.ids(second), max_seq_length - features.SPECIAL_TOKENS_OF_PAIR
+                ids, self.ids(second), max_seq_length - encoding.SPECIAL_TOKENS_OF_PAIR
             )
             # The second [SEP] goes with a second text that has tokens.
             end = tf.ragged.boolean_mask(
@@ -152,7 +152,7 @@ def _quoted(token: str) -> str:
 
 
 def _shortened(first: Any, second: Any, room: int) -> tuple[Any, Any]:
-    """Ragged ids of pairs, cut as `features.shares` says."""
+    """Ragged ids of pairs, cut as `encoding.shares` says."""
     a, b = first.row_lengths(), second.row_lengths()
     over = tf.maximum(a + b - room, 0)
     from_longer = tf.minimum(over, tf.abs(a - b))

@@ -145,7 +145,7 @@ def test_an_exported_classifier_answers_as_python_does(tmp_path, trained, kind, 
         if kind == "single_label":
             assert [label.decode() for label in found["label"]] == [a.label for a in answers]
         else:
-            given = [",".join(np.array(labels)[row]) for row in found["given"]]
+            given = [",".join(np.array(labels)[row]) for row in found["predicted"]]
             assert given == [answer.label for answer in answers]
     assets = {path.name for path in (tmp_path / "out/1/assets").iterdir()}
     assert assets == ({"vocab.txt", "labels.txt"} if labels else {"vocab.txt"})

@@ -3,7 +3,9 @@
 import dataclasses
 import importlib.metadata
 import json
+import os
 import pathlib
+import platform
 import subprocess
 import sys
 import tarfile
@@ -250,3 +252,26 @@ def test_the_versions_installed_are_those_that_setup_py_names():
     text = pathlib.Path(ROOT / "setup.py").read_text()
     assert 'TENSORFLOW = ">=2.12,<2.22"' in text
     assert (2, 12) <= estimator_api._version(tf2.__version__) < (2, 22)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library than glibc")
+@pytest.mark.parametrize("set_by_user", [False, True])
+def test_freed_memory_is_kept_for_the_next_tensors(set_by_user):
+    """Large blocks come without new pages after the first; unless the user has set it otherwise."""
+    code = (
+        "import numpy as np, resource\n"
+        "from bert_toolkit import tensorflow_start\n"
+        "tensorflow_start.prepare()\n"
+        "np.ones(10_000_000, np.float32)\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "for _ in range(20): np.ones(10_000_000, np.float32)\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)"
+    )
+    environment = {name: value for name, value in os.environ.items() if "MALLOC" not in name}
+    if set_by_user:  # the default
+        environment["MALLOC_TOP_PAD_"] = "131072"
+        environment["MALLOC_MMAP_THRESHOLD_"] = "131072"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, check=True)
+    # Pages of 4 KiB or, with huge ones, 2 MiB: 20 blocks of 40 MB have 400 of the latter.
+    assert (int(done.stdout) > 300) == set_by_user

@@ -73,7 +73,7 @@ class DataOptions:
     problem_type: Optional[str] = option(
         None,
         "One label a text, any number of labels, or a number; without it, what the training data"
-        " looks like (lists in JSON are several labels, fractions are numbers), which is told.",
+        " looks like, which the log says: lists in JSON are several labels, fractions are numbers.",
         choices=list(problems.KINDS),
     )
     label_separator: str = option(",", "Between the labels of a text that has several.")
