@@ -8,7 +8,13 @@ from setuptools import find_packages, setup
 HERE = pathlib.Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (HERE / "bert_toolkit/__init__.py").read_text())[1]
 
-STAGES = ["create_pretraining_data", "extract_features", "run_classifier", "run_pretraining"]
+STAGES = [
+    "create_pretraining_data",
+    "extract_features",
+    "run_classifier",
+    "run_pretraining",
+    "run_token_classifier",
+]
 # Console command -> module: the stages, and what stands in bert_toolkit/commands.
 COMMANDS = {
     **{f"bert-{stage.replace('_', '-')}": stage for stage in STAGES},

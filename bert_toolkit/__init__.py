@@ -1,13 +1,18 @@
 """The package behind the commands; each module holds one idea and can be imported alone.
 
-Importing this package imports neither TensorFlow nor any of the modules below it; `Encoder` and
-`TextClassifier` (see bert_toolkit/inference/) do so when they are first used.
+Importing this package imports neither TensorFlow nor any of the modules below it; `Encoder`,
+`TextClassifier` and `TokenClassifier` (see bert_toolkit/inference/) do so when they are first used.
 """
 
 from typing import Any
 
 __version__ = "0.1.0"
-__all__ = ["Encoder", "TextClassifier"]
+_MODULES = {
+    "Encoder": "encoder",
+    "TextClassifier": "text_classifier",
+    "TokenClassifier": "token_classifier",
+}
+__all__ = ["Encoder", "TextClassifier", "TokenClassifier"]
 
 
 def __getattr__(name: str) -> Any:
@@ -20,6 +25,5 @@ def __getattr__(name: str) -> Any:
 
     tensorflow_start.prepare()
 
-    module = {"Encoder": "encoder", "TextClassifier": "text_classifier"}[name]
     with garbage_collection_paused():  # it would go through all of TensorFlow again and again
-        return getattr(importlib.import_module(f"bert_toolkit.inference.{module}"), name)
+        return getattr(importlib.import_module(f"bert_toolkit.inference.{_MODULES[name]}"), name)

@@ -10,6 +10,7 @@ COMMANDS = {
     "create-data": "create_pretraining_data",
     "pretrain": "run_pretraining",
     "classify": "run_classifier",
+    "tag": "run_token_classifier",
     "features": "extract_features",
     "baselines": "bert_toolkit.commands.baselines",
     "build-vocab": "bert_toolkit.commands.build_vocab",

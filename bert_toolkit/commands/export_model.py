@@ -1,7 +1,7 @@
 r"""Writes a trained model in a form that servers and devices load without this toolkit.
 
-Reads   a model directory (--bert_dir): of a classifier that run_classifier.py trained, or of any
-        BERT, whose vectors are then exported.
+Reads   a model directory (--bert_dir): of a classifier that run_classifier.py trained, of a tagger
+        (run_token_classifier.py), or of any BERT, whose vectors are then exported.
 Writes  OUTPUT_DIR/1 (2, 3, ...), a SavedModel that takes token ids and, with tensorflow-text,
         texts, its vocabulary and labels with it, and models.config for TensorFlow Serving;
         or OUTPUT_DIR/model.tflite, in float32, float16 or int8.
@@ -128,7 +128,7 @@ def find(options: Options) -> Any:
     from bert_toolkit.checkpoints import model_directory
     from bert_toolkit.export import saved_model
     from bert_toolkit.features import vectors
-    from bert_toolkit.inference import text_classifier
+    from bert_toolkit.inference import text_classifier, token_classifier
 
     trained = text_classifier.find(options)
     if trained is not None:
@@ -136,6 +136,11 @@ def find(options: Options) -> Any:
         return saved_model.Exported(
             trained.files, trained.checkpoint, answers, trained.problem.labels
         )
+    tagger = token_classifier.find(options)
+    if tagger is not None:
+        answers = saved_model.tagger(tagger.files.config, tagger.model)
+        labels = tagger.model.problem.labels
+        return saved_model.Exported(tagger.files, tagger.checkpoint, answers, labels, False)
     model = model_directory.find(options)
     assert model.init_checkpoint
     layers = parse_layers(options.layers, model.config.num_hidden_layers)
@@ -148,6 +153,10 @@ def wants_text(options: Options, exported: Any) -> bool:
     """Whether the SavedModel is to take texts."""
     from bert_toolkit.text import in_graph
 
+    if not exported.takes_text:
+        if options.with_text:
+            raise UserError("--with_text: a tagger's answers are of token ids; leave the flag out")
+        return False
     if options.with_text is not None:
         if options.with_text and not exported.files.vocab_file:
             raise UserError("--with_text needs the vocabulary; pass --vocab_file")

@@ -17,6 +17,8 @@ from bert_toolkit.features import vectors
 from bert_toolkit.io import files
 from bert_toolkit.problems import MULTI, SINGLE, Problem
 from bert_toolkit.tasks.classification import calibration, classifier_network
+from bert_toolkit.tasks.tagging import network as tagger_network
+from bert_toolkit.tasks.tagging.data import Model as TaggingModel
 from bert_toolkit.text import in_graph, tokenizer_config
 from bert_toolkit.training.estimator_api import PREDICT
 
@@ -34,13 +36,15 @@ class Exported:
       files: config, vocabulary and tokenizer rules.
       checkpoint: the weights, as `checkpoint_files.find` returns it.
       answers: builds the network.
-      labels: of a classifier.
+      labels: of a classifier or a tagger.
+      takes_text: whether answers say something of a text, rather than of its tokens.
     """
 
     files: model_directory.ModelFiles
     checkpoint: str
     answers: Answers
     labels: Sequence[str] = ()
+    takes_text: bool = True
 
 
 def classifier(
@@ -68,6 +72,23 @@ def classifier(
             label = tf.where_v2(sure, label, calibration.OTHER)
             return {"logits": logits, "probabilities": probabilities, "label": label}
         return {"value": logits[:, 0]}
+
+    return build
+
+
+def tagger(config: modeling.BertConfig, model: TaggingModel) -> Answers:
+    """Returns what builds a tagger: "logits" and "probabilities" [B, S, L], "label_ids" [B, S].
+
+    With a CRF also its "transitions" [B, L, L], the same for each sequence; the others are of each
+    token by itself, without them.
+    """
+
+    def build(features: Mapping[str, tf.Tensor], compute: ComputeOptions) -> dict[str, tf.Tensor]:
+        network = tagger_network.network(config, model.problem.labels, model.crf_scheme, compute)
+        found = dict(network(features, PREDICT).predictions)
+        found["probabilities"] = tf.nn.softmax(found["logits"])
+        found["label_ids"] = tf.argmax(found["logits"], -1, tf.int32)
+        return found
 
     return build
 

@@ -18,12 +18,14 @@ LAYERS = (
     ("training",),
     ("pretraining", "tasks", "features"),
     ("inference", "export"),
-    ("commands", "create_pretraining_data", "run_pretraining", "run_classifier"),
+    ("commands", "create_pretraining_data", "run_pretraining", "run_classifier")
+    + ("run_token_classifier",),
     ("extract_features", "__init__", "__main__"),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 SOURCES = [*ROOT.glob("*.py"), *(ROOT / "bert_toolkit").rglob("*.py")]
 STAGES = {"create_pretraining_data", "run_pretraining", "run_classifier", "extract_features"}
+STAGES |= {"run_token_classifier"}
 
 
 def unit(module):
