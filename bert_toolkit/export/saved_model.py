@@ -87,7 +87,7 @@ def tagger(config: modeling.BertConfig, model: TaggingModel) -> Answers:
         network = tagger_network.network(config, model.problem.labels, model.crf_scheme, compute)
         found = dict(network(features, PREDICT).predictions)
         found["probabilities"] = tf.nn.softmax(found["logits"])
-        found["label_ids"] = tf.argmax(found["logits"], -1, tf.int32)
+        found["label_ids"] = tf.argmax(found["logits"], -1, output_type=tf.int32)
         return found
 
     return build
