@@ -1,7 +1,12 @@
 """Fine-tunes a tagger with and without a CRF, and transformers' on torch: F1, seconds, memory.
 
+    python benchmarks/tagging.py --make_from=TEXT --train_file=train.conll --eval_file=dev.conll
     python benchmarks/tagging.py --train_file=train.conll --eval_file=dev.conll --bert_dir=DIR \
-        [--torch_python=PYTHON] [--seeds=1,2,3] [--epochs=4] [--learning_rate=1e-4]
+        [--torch_python=PYTHON] [--seeds=1,2,3] [--epochs=2] [--learning_rate=2e-4]
+
+The first makes files, if you have none: clauses with names of people, places and companies, which
+share words, put into sentences of a text, a line each. Of the names to evaluate on half are others
+than those to train on, and so are all the clauses.
 
 Files have a word and its tag a line, separated by a tab, in IOB2. Every run is a process of its
 own: batch 32, at most 64 tokens, warm-up over a tenth of the steps, AdamW as published. The python
@@ -12,6 +17,7 @@ computed here for all from the predictions that each run writes.
 import argparse
 import os
 import pathlib
+import random
 import statistics
 import subprocess
 import sys
@@ -20,6 +26,74 @@ import time
 
 ROOT = pathlib.Path(__file__).parent.parent
 LENGTH, BATCH = 64, 32
+
+
+FIRST = "Anna Tom Mary Peter Clara Simon Ruth Oscar Nina Paul Ella Martin Sara Felix Lena Hugo"
+LAST = "Weber Stone Miller Hill Baker Wood Lang Marsh Carter Berg Fisher Cole Ash Brook Lake Port"
+CLAUSES = (  # to train on; to evaluate on
+    """{P} , who works for {C} in {L} , said that
+we drove from {L} to {L} with {P} , and
+the shares of {C} fell after {P} left , for
+in {L} they say that
+{C} has moved to {L} ; as {P} wrote ,
+{P} and {P} agree that
+no one at {C} knew that
+people near {L} believe that
+, said {P} of {C} .
+, as was reported in {L} .
+, which {C} denied .
+, and {P} went home to {L} .
+, but {L} is far away .
+, {P} told {P} .""",
+    """{P} joined {C} because
+on the way to {L} , {P} heard that
+a court in {L} found against {C} although
+{C} hired {P} when
+, according to {C} .
+, {P} thought in {L} .
+, if {P} is right about {L} .
+, and {C} closed its office in {L} .""",
+)
+
+
+def make(arguments, sentences=(1500, 500), seed=1):
+    """Writes sentences of a text with clauses in them, to train on and to evaluate on."""
+    chance = random.Random(seed)
+    lines = pathlib.Path(arguments.make_from).read_text(encoding="utf-8").split("\n")
+    lines = [line.split() for line in lines if 5 <= len(line.split()) <= 18]
+    first, last = FIRST.split(), LAST.split()
+
+    def name(kind, held_out):
+        low, high = (10, 16) if held_out and chance.random() < 0.5 else (0, 10)
+        one, other = (chance.choice(names[low:high]) for names in (first, last))
+        third = chance.choice(last[:high])
+        return chance.choice(
+            {
+                "P": (f"{one} {other}", one, f"{one} {third} {other}", other),
+                "L": (f"{other} {third}", f"Old {other}", f"{other} upon {third}", other),
+                "C": (f"{other} and {third}", f"{other} Bank", f"{one} {other} Group", other),
+            }[kind]
+        ).split()
+
+    def sentence(held_out):
+        clause = chance.choice(CLAUSES[held_out].split("\n")).split()
+        carrier = [(word, "O") for word in chance.choice(lines)]
+        rows = []
+        for word in clause:
+            words = name(word[1], held_out) if word[0] == "{" else [word]
+            kind = word[1] if word[0] == "{" else ""
+            rows += [
+                (part, f"{'I' if place else 'B'}-{kind}" if kind else "O")
+                for place, part in enumerate(words)
+            ]
+        return carrier + rows if clause[0] == "," else rows + carrier
+
+    for path, count, held_out in zip(
+        (arguments.train_file, arguments.eval_file), sentences, (False, True)
+    ):
+        made = [sentence(held_out) for _ in range(count)]
+        text = "\n".join("".join(f"{word}\t{tag}\n" for word, tag in rows) for rows in made)
+        pathlib.Path(path).write_text(text, encoding="utf-8")
 
 
 def read(path):
@@ -146,9 +220,7 @@ def measure(command, out, truth):
     if status:
         sys.exit(f"the run failed: {command}")
     predicted = [tags for _, tags in read(pathlib.Path(out, "test_predictions.conll"))]
-    f1s = [
-        scores.entity_scores(truth, predicted, strict)["micro"].f1 for strict in ("", "iob2")
-    ]
+    f1s = [scores.entity_scores(truth, predicted, strict)["micro"].f1 for strict in ("", "iob2")]
     return (*f1s, seconds, usage.ru_maxrss / 1000)
 
 
@@ -156,13 +228,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--train_file", required=True)
     parser.add_argument("--eval_file", required=True)
-    parser.add_argument("--bert_dir", required=True)
+    parser.add_argument("--bert_dir")
+    parser.add_argument("--make_from")
     parser.add_argument("--torch_python")
     parser.add_argument("--seeds", default="1,2,3")
-    parser.add_argument("--epochs", type=float, default=4)
-    parser.add_argument("--learning_rate", type=float, default=1e-4)
+    parser.add_argument("--epochs", type=float, default=2)
+    parser.add_argument("--learning_rate", type=float, default=2e-4)
     parser.add_argument("--torch_output", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.make_from:
+        make(arguments)
+        return
     if arguments.torch_output:
         torch_run(arguments)
         return

@@ -222,7 +222,7 @@ class _Columns:
             if len(columns) != self._columns:
                 by = "tabs" if self._tabs else "spaces"
                 why = (
-                    f"{len(columns)} columns, separated by {by}; expected {self._columns}, as in"
+                    f"{len(columns)} column{'s' * (len(columns) > 1)}, separated by {by}; expected {self._columns}, as in"
                     f" line {self._first_line}"
                 )
                 self._bad.add(self._name, f"line {number}", why)
