@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# The whole workflow on the sample data: make pretraining data, pretrain, classify, extract features.
+# The whole workflow on the sample data: make pretraining data, pretrain, classify, extract features,
+# find entities.
 # Everything it makes is in demo_output/; takes two to three minutes on two cores.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -28,6 +29,12 @@ python run_classifier.py --task_name=sst-2 --data_dir=sample_data/reviews \
 echo "== 4. Features of some lines"
 python extract_features.py --input_file=sample_data/lines.txt --output_file=$out/features.jsonl \
   --bert_dir=$out/pretrained --layers=-1,-2
+
+echo "== 5. A tagger of people and places"
+python run_token_classifier.py --train_file=sample_data/tags/train.conll \
+  --eval_file=sample_data/tags/dev.conll --predict_file=sample_data/tags/test.conll \
+  --bert_dir=$out/pretrained --output_dir=$out/tags --max_seq_length=32 --train_batch_size=16 \
+  --num_train_epochs=15 --learning_rate=3e-4
 
 echo
 python sample_data/account.py $out

@@ -61,6 +61,22 @@ def test_the_other_commands_of_the_documents_run(tmp_path, model_dir):
     assert result.stdout.splitlines()[0] == "(2, 32)"  # the golden model is 32 wide
 
 
+@pytest.mark.slow
+def test_the_commands_of_the_page_on_tagging_run(tmp_path, model_dir):
+    page = (ROOT / "docs/tagging.md").read_text(encoding="utf-8")
+    train, predict = COMMAND.findall(page)
+    assert in_demo(train)
+    (tmp_path / "sample_data").symlink_to(ROOT / "sample_data")
+    shutil.copytree(model_dir, tmp_path / "demo_output" / "pretrained")
+    for command in (train, predict):
+        _, *arguments = words(command)
+        result = run_stage("run_token_classifier", *arguments, cwd=tmp_path, input="Ruth sings.\n")
+        assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith('{"text": "Ruth sings.", "entities": [')
+    [program] = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    compile(program, "docs/tagging.md", "exec")
+
+
 @pytest.mark.parametrize("page", [path.name for path in (ROOT / "docs").glob("*.md")])
 def test_the_readme_names_every_page(page):
     assert f"(docs/{page}" in README

@@ -59,7 +59,9 @@ def network(
             )  # [B, S]
             total = tf.reduce_sum(losses * tf.cast(mask, tf.float32))
         words = tf.cast(tf.reduce_sum(mask), tf.float32)
-        right = tf.cast(tf.equal(tf.argmax(logits, -1, output_type=tf.int32), label_ids), tf.float32)
+        right = tf.cast(
+            tf.equal(tf.argmax(logits, -1, output_type=tf.int32), label_ids), tf.float32
+        )
         shown = tf.reduce_sum(right * tf.cast(mask, tf.float32))
         return Outputs(
             predictions=predictions,
