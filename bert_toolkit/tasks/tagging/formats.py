@@ -220,10 +220,10 @@ class _Columns:
         before, self._before = tuple(self._before), []
         for number, _, columns in rows:
             if len(columns) != self._columns:
-                by = "tabs" if self._tabs else "spaces"
+                count = f"{len(columns)} column{'s' * (len(columns) > 1)}"
                 why = (
-                    f"{len(columns)} column{'s' * (len(columns) > 1)}, separated by {by}; expected {self._columns}, as in"
-                    f" line {self._first_line}"
+                    f"{count}, separated by {'tabs' if self._tabs else 'spaces'}; expected"
+                    f" {self._columns}, as in line {self._first_line}"
                 )
                 self._bad.add(self._name, f"line {number}", why)
                 return
