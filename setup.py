@@ -14,6 +14,7 @@ STAGES = [
     "run_classifier",
     "run_pretraining",
     "run_squad",
+    "run_token_classifier",
 ]
 # Console command -> module: the stages, and what stands in bert_toolkit/commands.
 COMMANDS = {

@@ -7,13 +7,14 @@ classes of bert_toolkit/inference/ that it offers do so when they are first used
 from typing import Any
 
 __version__ = "0.1.0"
-__all__ = ["Encoder", "QuestionAnswerer", "TextClassifier"]
 # Class -> its module below bert_toolkit.inference.
 _MODULES = {
     "Encoder": "encoder",
     "QuestionAnswerer": "question_answerer",
     "TextClassifier": "text_classifier",
+    "TokenClassifier": "token_classifier",
 }
+__all__ = ["Encoder", "QuestionAnswerer", "TextClassifier", "TokenClassifier"]
 
 
 def __getattr__(name: str) -> Any:

@@ -11,6 +11,7 @@ COMMANDS = {
     "pretrain": "run_pretraining",
     "classify": "run_classifier",
     "answer": "run_squad",
+    "tag": "run_token_classifier",
     "features": "extract_features",
     "baselines": "bert_toolkit.commands.baselines",
     "build-vocab": "bert_toolkit.commands.build_vocab",

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The whole workflow on the sample data: make pretraining data, pretrain, classify, answer questions,
-# extract features.
-# Everything it makes is in demo_output/; takes some three minutes on two cores.
+# find entities, extract features.
+# Everything it makes is in demo_output/; takes some four minutes on two cores.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 out=demo_output
@@ -32,7 +32,13 @@ python run_squad.py --train_file=sample_data/questions/train.json \
   --max_seq_length=64 --doc_stride=32 --train_batch_size=16 --num_train_epochs=10 \
   --learning_rate=5e-4
 
-echo "== 5. Features of some lines"
+echo "== 5. A tagger of people and places"
+python run_token_classifier.py --train_file=sample_data/tags/train.conll \
+  --eval_file=sample_data/tags/dev.conll --predict_file=sample_data/tags/test.conll \
+  --bert_dir=$out/pretrained --output_dir=$out/tags --max_seq_length=32 --train_batch_size=16 \
+  --num_train_epochs=15 --learning_rate=3e-4
+
+echo "== 6. Features of some lines"
 python extract_features.py --input_file=sample_data/lines.txt --output_file=$out/features.jsonl \
   --bert_dir=$out/pretrained --layers=-1,-2
 

@@ -167,7 +167,7 @@ def write_complete(
     origin = os.path.dirname(model.init_checkpoint or "")
     problem = task_file.read([origin])
     if problem:
-        task_file.write(directory, problem)
+        task_file.write(directory, problem, settings=task_file.settings([origin]))
         labels = "".join(f"{label}\n" for label in problem.labels)
         files.write_text(os.path.join(directory, LABELS), labels)
     elif files.exists(os.path.join(origin, LABELS)):

@@ -11,9 +11,9 @@ from absl import logging
 from bert_toolkit.checkpoints.checkpoint_files import NOT_WEIGHTS, Weights, read, shapes
 from bert_toolkit.errors import UserError
 
-# A classifier's head may have another size than the one in the checkpoint, when it was trained for
-# other labels; it then starts anew. No other variable may.
-HEADS = ("output_weights", "output_bias")
+# A classifier's or tagger's head may have another size than the one in the checkpoint, when it was
+# trained for other labels; it then starts anew. No other variable may.
+HEADS = ("output_weights", "output_bias", "crf/transitions")
 
 
 @dataclasses.dataclass(frozen=True)

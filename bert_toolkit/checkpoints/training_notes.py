@@ -39,6 +39,8 @@ FLAGS = (
     "class_weights",
     "oversample",
     "label_smoothing",
+    "scheme",
+    "crf",
 )
 
 MAKE_AGAIN = "make the data again with"

@@ -141,6 +141,13 @@ def write(options: Options, model: Any, weights: Mapping[str, np.ndarray]) -> No
             os.path.join(options.output_dir, checkpoint_files.GOOGLE_NAME), stored
         )
     else:
+        if stored.pop("crf/transitions", None) is not None:
+            settings["crf"] = False
+            logging.warning(
+                "%s: its crf/transitions are left out, as transformers has no CRF; each word's tag"
+                " is then the likeliest by itself, which may break the scheme's rules",
+                model.init_checkpoint,
+            )
         hugging_face.write(
             options.output_dir,
             model.config,

@@ -1,7 +1,7 @@
 r"""Writes a trained model in a form that servers and devices load without this toolkit.
 
-Reads   a model directory (--bert_dir): of a classifier or of what answers questions, or of any
-        BERT, whose vectors are then exported.
+Reads   a model directory (--bert_dir): of a classifier, a tagger or what answers questions, or
+        of any BERT, whose vectors are then exported.
 Writes  OUTPUT_DIR/1 (2, 3, ...), a SavedModel that takes token ids and, with tensorflow-text,
         texts, its vocabulary and labels with it, and models.config for TensorFlow Serving;
         or OUTPUT_DIR/model.tflite, in float32, float16 or int8.
@@ -128,16 +128,22 @@ def find(options: Options) -> Any:
     from bert_toolkit.checkpoints import model_directory
     from bert_toolkit.export import saved_model
     from bert_toolkit.features import vectors
-    from bert_toolkit.inference import text_classifier, trained
+    from bert_toolkit.inference import text_classifier, token_classifier, trained
 
     found = trained.find(options, list(problems.COMMANDS))
     if found is not None:
-        if found.problem.kind == problems.ANSWERING:
-            answers = saved_model.answerer(found.files.config)
+        config, problem = found.files.config, found.problem
+        if problem.kind == problems.ANSWERING:
+            answers = saved_model.answerer(config)
+        elif problem.kind == problems.TAGGING:
+            answers = saved_model.tagger(config, token_classifier.model_of(found))
         else:
             calibrated = text_classifier.calibration_of(options.bert_dir or "")
-            answers = saved_model.classifier(found.files.config, found.problem, calibrated)
-        return saved_model.Exported(found.files, found.checkpoint, answers, found.problem.labels)
+            answers = saved_model.classifier(config, problem, calibrated)
+        takes_text = problem.kind != problems.TAGGING
+        return saved_model.Exported(
+            found.files, found.checkpoint, answers, problem.labels, takes_text
+        )
     model = model_directory.find(options)
     assert model.init_checkpoint
     layers = parse_layers(options.layers, model.config.num_hidden_layers)
@@ -150,6 +156,10 @@ def wants_text(options: Options, exported: Any) -> bool:
     """Whether the SavedModel is to take texts."""
     from bert_toolkit.text import in_graph
 
+    if not exported.takes_text:
+        if options.with_text:
+            raise UserError("--with_text: a tagger's answers are of token ids; leave the flag out")
+        return False
     if options.with_text is not None:
         if options.with_text and not exported.files.vocab_file:
             raise UserError("--with_text needs the vocabulary; pass --vocab_file")

@@ -18,6 +18,8 @@ from bert_toolkit.io import files
 from bert_toolkit.problems import MULTI, SINGLE, Problem
 from bert_toolkit.tasks.answering import span_network
 from bert_toolkit.tasks.classification import calibration, classifier_network
+from bert_toolkit.tasks.tagging import network as tagger_network
+from bert_toolkit.tasks.tagging.data import Model as TaggingModel
 from bert_toolkit.text import in_graph, tokenizer_config
 from bert_toolkit.training.estimator_api import PREDICT
 
@@ -35,13 +37,15 @@ class Exported:
       files: config, vocabulary and tokenizer rules.
       checkpoint: the weights, as `checkpoint_files.find` returns it.
       answers: builds the network.
-      labels: of a classifier.
+      labels: of a classifier or a tagger.
+      takes_text: whether answers say something of a text, rather than of its tokens.
     """
 
     files: model_directory.ModelFiles
     checkpoint: str
     answers: Answers
     labels: Sequence[str] = ()
+    takes_text: bool = True
 
 
 def classifier(
@@ -83,6 +87,23 @@ def answerer(config: modeling.BertConfig) -> Answers:
     def build(features: Mapping[str, tf.Tensor], compute: ComputeOptions) -> dict[str, tf.Tensor]:
         logits = span_network.network(config, compute)(features, PREDICT).predictions["logits"]
         return {"start_logits": logits[:, :, 0], "end_logits": logits[:, :, 1]}
+
+    return build
+
+
+def tagger(config: modeling.BertConfig, model: TaggingModel) -> Answers:
+    """Returns what builds a tagger: "logits" and "probabilities" [B, S, L], "label_ids" [B, S].
+
+    With a CRF also its "transitions" [B, L, L], the same for each sequence; the others are of each
+    token by itself, without them.
+    """
+
+    def build(features: Mapping[str, tf.Tensor], compute: ComputeOptions) -> dict[str, tf.Tensor]:
+        network = tagger_network.network(config, model.problem.labels, model.crf_scheme, compute)
+        found = dict(network(features, PREDICT).predictions)
+        found["probabilities"] = tf.nn.softmax(found["logits"])
+        found["label_ids"] = tf.argmax(found["logits"], -1, output_type=tf.int32)
+        return found
 
     return build
 

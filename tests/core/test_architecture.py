@@ -18,7 +18,8 @@ LAYERS = (
     ("training",),
     ("pretraining", "tasks", "features"),
     ("inference", "export"),
-    ("commands", "create_pretraining_data", "run_pretraining", "run_classifier", "run_squad"),
+    ("commands", "create_pretraining_data", "run_pretraining", "run_classifier")
+    + ("run_squad", "run_token_classifier"),
     ("extract_features", "__init__", "__main__"),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
@@ -28,6 +29,7 @@ STAGES = {
     "run_pretraining",
     "run_classifier",
     "run_squad",
+    "run_token_classifier",
     "extract_features",
 }
 

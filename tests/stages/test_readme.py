@@ -15,10 +15,11 @@ WORKFLOW = (ROOT / "docs/workflow.md").read_text(encoding="utf-8")
 COMMAND = re.compile(
     r"^(?:python (?=\w+\.py )|bert )([\w-]+(?:\.py)? -.*?[^\\])$", re.MULTILINE | re.DOTALL
 )
-PAGES = [WORKFLOW, (ROOT / "docs/answering.md").read_text(encoding="utf-8")]
-COMMANDS = [
-    *dict.fromkeys(command for page in (README, *PAGES) for command in COMMAND.findall(page))
+PAGES = [README, WORKFLOW]
+PAGES += [
+    (ROOT / f"docs/{name}.md").read_text(encoding="utf-8") for name in ("answering", "tagging")
 ]
+COMMANDS = [*dict.fromkeys(command for page in PAGES for command in COMMAND.findall(page))]
 DEMO = (ROOT / "sample_data" / "demo.sh").read_text(encoding="utf-8").replace("$out", "demo_output")
 
 
@@ -33,7 +34,7 @@ def in_demo(command):
 
 def test_the_demo_runs_the_main_commands_of_the_documents():
     stages = {"create_pretraining_data", "run_pretraining", "run_classifier", "extract_features"}
-    stages.add("run_squad")
+    stages |= {"run_squad", "run_token_classifier"}
     assert {command.split(".py")[0] for command in COMMANDS if in_demo(command)} == stages
 
 
@@ -63,6 +64,23 @@ def test_the_other_commands_of_the_documents_run(tmp_path, model_dir):
     )
     assert result.returncode == 0, result.stderr
     assert result.stdout.splitlines()[0] == "(2, 32)"  # the golden model is 32 wide
+
+
+@pytest.mark.slow
+def test_the_commands_of_the_page_on_tagging_run(tmp_path, model_dir):
+    page = (ROOT / "docs/tagging.md").read_text(encoding="utf-8")
+    [train] = COMMAND.findall(page)
+    [predict] = re.findall(r"^ +bert (tag .*)$", page, re.MULTILINE)
+    assert in_demo(train)
+    (tmp_path / "sample_data").symlink_to(ROOT / "sample_data")
+    shutil.copytree(model_dir, tmp_path / "demo_output" / "pretrained")
+    for command in (train, predict):
+        _, *arguments = words(command)
+        result = run_stage("run_token_classifier", *arguments, cwd=tmp_path, input="Ruth sings.\n")
+        assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith('{"text": "Ruth sings.", "entities": [')
+    [program] = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    compile(program, "docs/tagging.md", "exec")
 
 
 @pytest.mark.parametrize("page", [path.name for path in (ROOT / "docs").glob("*.md")])

@@ -1,0 +1,1 @@
+"""Tagging: words of sentences with entities, network, CRF, scores."""
