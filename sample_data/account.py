@@ -61,8 +61,8 @@ tags = read_json("tags/eval_results.json")
 tagged = [row for row in table(out / "tags" / "test_predictions.conll") if row != [""]]
 right = sum(tag == answer for _, tag, answer in tagged)
 print(
-    f"  tagger      {tags['eval_f1']:.0%} F1 of people and places in dev sentences, half of them unseen"
-    f"; {right / len(tagged):.0%} of the words of test sentences have the right tag"
+    f"  tagger      {tags['eval_f1']:.0%} F1 of people and places in dev sentences, half of which"
+    f" are new to it; {right / len(tagged):.0%} of the words of test sentences have the right tag"
 )
 print(f"  features    {len(rows)} lines, {tokens} tokens, 2 layers of {width} values each")
 print(f"Everything is in {out}/; README.md says how to use your own data.")
