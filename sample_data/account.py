@@ -53,7 +53,7 @@ tags = read_json("tags/eval_results.json")
 tagged = [row for row in table(out / "tags" / "test_predictions.conll") if row != [""]]
 right = sum(tag == answer for _, tag, answer in tagged)
 print(
-    f"  tagger      {tags['eval_f1']:.0%} F1 of people and places in dev sentences, half of them new"
-    f" to it; {right / len(tagged):.0%} of the words of test sentences have the right tag"
+    f"  tagger      {tags['eval_f1']:.0%} F1 of people and places in dev sentences, half of them"
+    f" new to it; {right / len(tagged):.0%} of the words of test sentences have the right tag"
 )
 print(f"Everything is in {out}/; README.md says how to use your own data.")

@@ -1,14 +1,12 @@
 """Labels of texts from Python; see encoder.py."""
 
-import dataclasses
 import os
 from collections.abc import Sequence
 from typing import NamedTuple, Optional
 
-import tensorflow.compat.v1 as tf
-
 from bert_toolkit.checkpoints import model_directory, task_file
 from bert_toolkit.errors import UserError
+from bert_toolkit.inference import trained as trained_models
 from bert_toolkit.inference.encoder import InferenceSession, Text, arguments_named
 from bert_toolkit.options import ModelOptions
 from bert_toolkit.problems import KINDS, Problem
@@ -42,24 +40,14 @@ def find(options: ModelOptions) -> Optional[Trained]:
 
     Flags of files and of tokenization are followed, as by `model_directory.find`.
     """
-    model_dir = options.bert_dir
-    if model_dir is None:
+    found = trained_models.find(options, KINDS)
+    if found is None:
         return None
-    best = os.path.join(model_dir, best_model.BEST)
-    problem = task_file.read([model_dir, best])
-    if problem is None or problem.kind not in KINDS:
-        return None
-    only_best = tf.train.latest_checkpoint(best) and not tf.train.latest_checkpoint(model_dir)
-    files = model_directory.find(
-        dataclasses.replace(options, bert_dir=best if only_best else model_dir)
-    )
-    checkpoint = best_model.find(model_dir, None, files.init_checkpoint)
-    if options.init_checkpoint:
-        checkpoint = files.init_checkpoint or checkpoint
+    assert options.bert_dir
     # The best model lies in a directory below; what was chosen on the dev data, beside that.
-    parent, name = os.path.split(os.path.abspath(model_dir))
-    calibrated = calibration.read(parent if name == best_model.BEST else model_dir)
-    return Trained(files, checkpoint, problem, calibrated)
+    parent, name = os.path.split(os.path.abspath(options.bert_dir))
+    calibrated = calibration.read(parent if name == best_model.BEST else options.bert_dir)
+    return Trained(*found, calibrated)
 
 
 class TextClassifier:

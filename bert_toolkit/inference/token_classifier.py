@@ -7,19 +7,17 @@ with TokenClassifier("out/tags") as tagger:
     print(entity.text, entity.type, entity.start, entity.end)
 """
 
-import dataclasses
 import os
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Optional, Union
 
-import tensorflow.compat.v1 as tf
-
 from bert_toolkit.checkpoints import checkpoint_files, model_directory, task_file
 from bert_toolkit.errors import UserError
+from bert_toolkit.inference import trained as trained_models
 from bert_toolkit.inference.encoder import InferenceSession, arguments_named
 from bert_toolkit.options import ModelOptions
 from bert_toolkit.problems import TAGGING
-from bert_toolkit.tasks import best_model
+from bert_toolkit.tasks.start import BEST
 from bert_toolkit.tasks.tagging import crf, data, formats, network
 from bert_toolkit.tasks.tagging.answers import Decoder, Entity
 from bert_toolkit.tasks.tagging.words import WordEncoder, join
@@ -37,23 +35,13 @@ class Trained(NamedTuple):
 
 def find(options: ModelOptions) -> Optional[Trained]:
     """Returns the best model of --bert_dir, or its last; None if it is no tagger's."""
-    model_dir = options.bert_dir
-    if model_dir is None:
+    found = trained_models.find(options, [TAGGING])
+    if found is None:
         return None
-    best = os.path.join(model_dir, best_model.BEST)
-    problem = task_file.read([model_dir, best])
-    if problem is None or problem.kind != TAGGING:
-        return None
-    model = data.known_model([model_dir, best])
+    assert options.bert_dir
+    model = data.known_model([options.bert_dir, os.path.join(options.bert_dir, BEST)])
     assert model is not None
-    only_best = tf.train.latest_checkpoint(best) and not tf.train.latest_checkpoint(model_dir)
-    files = model_directory.find(
-        dataclasses.replace(options, bert_dir=best if only_best else model_dir)
-    )
-    checkpoint = best_model.find(model_dir, None, files.init_checkpoint)
-    if options.init_checkpoint:
-        checkpoint = files.init_checkpoint or checkpoint
-    return Trained(files, checkpoint, model)
+    return Trained(found.files, found.checkpoint, model)
 
 
 class TokenClassifier:

@@ -176,7 +176,8 @@ class _Columns:
 
     def _is_comment(self, line: str) -> bool:
         """Whether a line is one that CoNLL-U files have before a sentence."""
-        return line.startswith("# ") and "\t" not in line and (self._tabs or not self._columns)
+        is_plain = line.startswith("# ") and "\t" not in line
+        return is_plain and not self._rows and (self._tabs or " = " in line)
 
     def _divided(self, number: int, line: str) -> list[str]:
         if not self._columns:
