@@ -93,7 +93,9 @@ def read(path: str, layout: Layout, tokenizer: FullTokenizer, bad: BadRows) -> T
             JSONL: 'a {"tokens": [...], "tags": [...]} a line',
             TEXT: "a text a line",
         }[layout.format]
-        raise UserError(f"{found.name}: no sentence in it; expected {expected}; is it the file?")
+        raise UserError(
+            f"{found.name}: no sentence in it; expected {expected}; is it the right one?"
+        )
     return found
 
 
@@ -176,7 +178,8 @@ class _Columns:
 
     def _is_comment(self, line: str) -> bool:
         """Whether a line is one that CoNLL-U files have before a sentence."""
-        return line.startswith("# ") and "\t" not in line and (self._tabs or not self._columns)
+        is_plain = line.startswith("# ") and "\t" not in line
+        return is_plain and not self._rows and (self._tabs or " = " in line)
 
     def _divided(self, number: int, line: str) -> list[str]:
         if not self._columns:

@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Optional
 
+from bert_toolkit import problems
+
 IOB1, IOB2, BIOES = "iob1", "iob2", "bioes"
 OUTSIDE = "O"
 PREFIXES = {IOB1: "BI", IOB2: "BI", BIOES: "BIES"}
@@ -25,7 +27,8 @@ def split(tag: str) -> tuple[str, str]:
 
 def is_tag(tag: str) -> bool:
     """Whether a tag is O, or a prefix with a type."""
-    return tag == OUTSIDE or (tag[:1] in "BIESLU" and tag[1:2] == "-" and len(tag) > 2)
+    has_prefix = tag[:1] in "BIESLU" and tag[1:2] == "-" and len(tag) > 2
+    return tag == OUTSIDE or (has_prefix and problems.is_one_line(tag))
 
 
 def spelled(tag: str) -> str:
