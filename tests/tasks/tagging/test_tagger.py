@@ -257,7 +257,7 @@ def test_a_run_goes_on_where_it_stopped(tmp_path, model_dir, crf):
     (tmp_path / "b").mkdir()
     for name in ("bert_config.json", "vocab.txt", "tokenizer_config.json"):
         shutil.copy(tmp_path / "a" / name, tmp_path / "b")
-    for path in (tmp_path / "a").glob("model.ckpt-8.*"):
+    for path in (tmp_path / "a").glob("*.ckpt-8[.-]*"):  # with the place in the data
         shutil.copy(path, tmp_path / "b")
     state = 'model_checkpoint_path: "model.ckpt-8"\nall_model_checkpoint_paths: "model.ckpt-8"\n'
     (tmp_path / "b" / "checkpoint").write_text(state)
