@@ -171,7 +171,7 @@ def test_dropout_only_while_training(batch, computed):
         (4, 512, 8, 28_763_648),
         (8, 512, 8, 41_373_184),
         (12, 768, 12, 109_482_240),
-        (24, 1024, 16, 335_141_888),
+        pytest.param(24, 1024, 16, 335_141_888, marks=pytest.mark.slow),
     ],
     ids=["tiny", "small", "medium", "base", "large"],
 )

@@ -51,7 +51,13 @@ def test_golden_trajectories(name):
 
 
 @pytest.mark.parametrize(
-    "compute", [ComputeOptions(), ComputeOptions(remove_padding=False), TPU_COMPUTE], ids=str
+    "compute",
+    [
+        ComputeOptions(),
+        pytest.param(ComputeOptions(remove_padding=False), marks=pytest.mark.slow),
+        pytest.param(TPU_COMPUTE, marks=pytest.mark.slow),
+    ],
+    ids=str,
 )
 @pytest.mark.parametrize("kind", ["pretrain", "classify"])
 def test_golden_losses_through_the_model_functions_of_the_stages(kind, compute, tmp_path):

@@ -181,6 +181,7 @@ def test_lines_come_out_in_their_order_however_they_are_sorted(extract, monkeypa
 # --- Words ---
 
 
+@pytest.mark.slow
 def test_words_are_the_mean_of_their_pieces_or_the_first(extract):
     pieces = rows_of(extract("pieces.jsonl", layers="-1"))
     for word_vector in ("mean", "first"):
@@ -328,6 +329,7 @@ def joined(tmp_path, listing="out.shards.json"):
     return b"".join((tmp_path / shard["file"]).read_bytes() for shard in found["shards"])
 
 
+@pytest.mark.slow
 def test_shards_are_the_whole_in_parts(extract, tmp_path):
     texts = [f"the word {number}" for number in range(7)]
     whole = extract("whole.jsonl", texts, layers="-1").read_bytes()
@@ -421,6 +423,7 @@ def test_no_queries(extract, tmp_path):
         extract("a.npy", layers="-1", pooling="mean", queries_file=str(tmp_path / "queries.txt"))
 
 
+@pytest.mark.slow
 def test_the_projector_has_a_point_a_line_or_a_token(extract, tmp_path):
     from google.protobuf import text_format
     from tensorboard.plugins.projector import projector_config_pb2

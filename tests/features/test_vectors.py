@@ -47,9 +47,9 @@ def vectors(rows):
 @pytest.mark.parametrize(
     ("pooling", "pool"),
     [
-        ("cls", lambda x: x[0]),
+        pytest.param("cls", lambda x: x[0], marks=pytest.mark.slow),
         ("mean", lambda x: x.mean(0)),
-        ("max", lambda x: x.max(0)),
+        pytest.param("max", lambda x: x.max(0), marks=pytest.mark.slow),
         ("mean_max", lambda x: np.concatenate([x.mean(0), x.max(0)])),
     ],
 )

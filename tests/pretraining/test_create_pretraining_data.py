@@ -254,6 +254,7 @@ def make(vocabulary, seed=1, **changes):
     return list(masking.create_instances(documents, vocabulary, settings, rngs))
 
 
+@pytest.mark.slow
 def test_masks_are_80_10_10(vocabulary):
     counts = collections.Counter()
     for instance in make(

@@ -72,6 +72,7 @@ def test_fractional_epochs(tmp_path, reviews, model_dir, epochs, steps):
     assert options.train_steps(36) == steps
 
 
+@pytest.mark.slow
 def test_a_directory_of_other_labels_or_another_model_is_refused(tmp_path, reviews, model_dir):
     run_classifier.run(
         classification(tmp_path, reviews, model_dir, do_train=True, num_train_epochs=1)

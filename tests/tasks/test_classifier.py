@@ -42,6 +42,7 @@ def lines_of(path):
     return [line.split("\t") for line in path.read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_the_best_model_is_kept_and_used(tmp_path, run, caplog):
     caplog.set_level("INFO")
     metrics = run(evaluate_every="epoch", num_train_epochs=4.0)

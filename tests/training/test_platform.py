@@ -73,6 +73,7 @@ def test_a_run_begun_on_another_version_goes_on_at_its_place(made_by, monkeypatc
         assert found[step] == pytest.approx(loss, rel=1e-5), step
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_though_its_data_has_moved(made_by, monkeypatch, caplog):
     (made_by / "elsewhere").mkdir()
     for name in ("data.tfrecord", "data.tfrecord.json"):
@@ -147,6 +148,7 @@ except ImportError:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tensorflow_imported", ["before", "after"])
 def test_estimator_leaves_no_trace_in_tensorflow(tensorflow_imported):
     first, *traces = run_python(TRACES, tensorflow_imported).stdout.splitlines()

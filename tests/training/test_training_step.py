@@ -62,7 +62,7 @@ def assert_close(one, other, bound):
             np.testing.assert_allclose(value, other[1][name], rtol=0, atol=bound, err_msg=name)
 
 
-@pytest.mark.parametrize("kind", ["pretrain", "classify"])
+@pytest.mark.parametrize("kind", [pytest.param("pretrain", marks=pytest.mark.slow), "classify"])
 @pytest.mark.parametrize("parts", [pytest.param(2, marks=pytest.mark.slow), 8])
 def test_a_batch_in_parts_is_a_step_like_the_whole(kind, parts, monkeypatch):
     monkeypatch.setattr(optimization, "MAX_GRADIENT_NORM", 0.01)
