@@ -93,9 +93,7 @@ def read(path: str, layout: Layout, tokenizer: FullTokenizer, bad: BadRows) -> T
             JSONL: 'a {"tokens": [...], "tags": [...]} a line',
             TEXT: "a text a line",
         }[layout.format]
-        raise UserError(
-            f"{found.name}: no sentence in it; expected {expected}; is it the right one?"
-        )
+        raise UserError(f"{found.name}: no sentence in it; expected {expected}; is it the one?")
     return found
 
 
