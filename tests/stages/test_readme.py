@@ -67,20 +67,31 @@ def test_the_other_commands_of_the_documents_run(tmp_path, model_dir):
 
 
 @pytest.mark.slow
-def test_the_commands_of_the_page_on_tagging_run(tmp_path, model_dir):
-    page = (ROOT / "docs/tagging.md").read_text(encoding="utf-8")
-    [train] = COMMAND.findall(page)
-    [predict] = re.findall(r"^ +bert (tag .*)$", page, re.MULTILINE)
+@pytest.mark.parametrize(
+    ("page", "line", "expected"),
+    [
+        ("tagging", "Ruth sings.", '{"text": "Ruth sings.", "entities": ['),
+        ("answering", '{"question": "Who?", "context": "Ruth sings."}', '{"id": "0", "answer": "'),
+    ],
+)
+def test_the_commands_of_the_pages_on_tasks_run(tmp_path, model_dir, page, line, expected):
+    text = (ROOT / f"docs/{page}.md").read_text(encoding="utf-8")
+    [train] = COMMAND.findall(text)
+    [predict] = re.findall(r"^ +bert (\w+ -.*)$", text, re.MULTILINE)
     assert in_demo(train)
     (tmp_path / "sample_data").symlink_to(ROOT / "sample_data")
     shutil.copytree(model_dir, tmp_path / "demo_output" / "pretrained")
     for command in (train, predict):
-        _, *arguments = words(command)
-        result = run_stage("run_token_classifier", *arguments, cwd=tmp_path, input="Ruth sings.\n")
+        stage, *arguments = words(command)
+        stage = COMMAND_MODULES.get(stage, stage.removesuffix(".py"))
+        arguments = [
+            "--num_train_epochs=1" if one.startswith("--num_train") else one for one in arguments
+        ]
+        result = run_stage(stage, *arguments, cwd=tmp_path, input=f"{line}\n")
         assert result.returncode == 0, result.stderr
-    assert result.stdout.startswith('{"text": "Ruth sings.", "entities": [')
-    [program] = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
-    compile(program, "docs/tagging.md", "exec")
+    assert result.stdout.startswith(expected)
+    [program] = re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    compile(program, f"docs/{page}.md", "exec")
 
 
 @pytest.mark.parametrize("page", [path.name for path in (ROOT / "docs").glob("*.md")])

@@ -250,7 +250,6 @@ def test_a_run_goes_on_where_it_stopped(tmp_path, model_dir, crf):
         "max_seq_length": 12,
         "save_checkpoints_steps": 8,
         "keep_checkpoint_max": 0,
-        "deterministic": True,
     }
     whole = run_token_classifier.run(
         options(tmp_path / "a", model_dir, num_train_epochs=1, **flags)
