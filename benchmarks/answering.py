@@ -45,6 +45,7 @@ def ours(arguments, seed, directory):
         f"--max_seq_length={arguments.max_seq_length}", f"--doc_stride={STRIDE}",
         f"--train_batch_size={BATCH}", f"--learning_rate={RATE}", "--predict_batch_size=32",
         f"--num_train_epochs={arguments.epochs}", f"--warmup_proportion={WARM_UP}",
+        "--adam_bias_correction",  # as torch's AdamW has it
     ]  # fmt: skip
 
 
