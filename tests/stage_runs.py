@@ -1,5 +1,6 @@
 """Options of small runs of the stages, and readers of what they write."""
 
+import importlib.metadata
 import json
 import re
 
@@ -13,6 +14,21 @@ import run_pretraining
 NOISE = re.compile(
     r"^(\d{4}-|[IWEF]\d{4} |WARNING|INFO|Instructions|warning: From|Traceback)", re.MULTILINE
 )
+
+# What TensorFlow 2.17 to 2.20 themselves print when a session is first used, at any log level.
+NOTE_OF_TENSORFLOW = re.compile(
+    r"^WARNING: All log messages before absl::InitializeLog.*\n"
+    r"I0000 .* MLIR V1 optimization pass is not enabled\n",
+    re.MULTILINE,
+)
+
+
+def noise(stderr):
+    """Returns the first line of TensorFlow or absl in what a stage wrote; None if there is none."""
+    version = tuple(map(int, importlib.metadata.version("tensorflow").split(".")[:2]))
+    prints_it = (2, 17) <= version < (2, 21)
+    return NOISE.search(NOTE_OF_TENSORFLOW.sub("", stderr) if prints_it else stderr)
+
 
 LINES = (
     "In the beginning\n\nthe word ||| was with God\n" + "and the earth was without form " * 3 + "\n"

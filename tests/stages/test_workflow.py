@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 from conftest import GOLDEN, run_stage
-from stage_runs import NOISE
+from stage_runs import noise
 
 
 @pytest.fixture(autouse=True)
@@ -56,7 +56,7 @@ def test_the_whole_workflow_from_the_command_line(tmp_path, pretraining_data, re
     for stage, flags, *switches in steps:
         result = run_stage(stage, flags, *switches, cwd=tmp_path)
         assert result.returncode == 0, result.stderr
-        assert not NOISE.search(result.stderr), result.stderr
+        assert not noise(result.stderr), result.stderr
         assert result.stdout == ""
     shutil.rmtree(pretrained)
     failed = run_stage("run_classifier", steps[1][1], "--do_train")
