@@ -144,8 +144,13 @@ class Options(ModelOptions, FinetuneOptions):
         # The default suits long windows; in shorter ones there is no overlap, as published.
         if self.doc_stride > self.max_seq_length and self.doc_stride != DOC_STRIDE:
             conflicts.append(
-                f"--doc_stride={self.doc_stride} would leave out tokens between windows of"
+                f"--doc_stride={self.doc_stride} is longer than windows of"
                 f" --max_seq_length={self.max_seq_length}; pass at most that"
+            )
+        if self.num_runs > 1 and not (self.actions()[0] and self.eval_file):
+            conflicts.append(
+                f"--num_runs={self.num_runs} trains so many models and compares them; pass"
+                " --train_file and --eval_file"
             )
         conflicts += self.finetune_conflicts(trains=self.actions()[0])
         check(conflicts + self.training_conflicts())
@@ -180,8 +185,9 @@ def run_once(options: Options) -> dict[str, Any]:
     files.make_directory(options.output_dir, "output_dir")
     if not actions.train:
         task_file.read(start.model_dirs(options), [ANSWERING])  # refuses models of other tasks
-    examples = answering.load(options)
-    task = answering.Answering(examples, options, model.tokenizer())
+    settings = answering.settings_of(options)
+    examples = answering.load(options, settings)
+    task = answering.Answering(examples, options, settings, model.tokenizer())
     return finetune.run(task, model, options, actions)
 
 

@@ -49,6 +49,8 @@ def keep_freed_memory() -> None:
     """
     if any(name.startswith(("MALLOC_MMAP", "MALLOC_T")) for name in os.environ):
         return
+    if "glibc.malloc." in os.environ.get("GLIBC_TUNABLES", ""):
+        return
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):

@@ -17,6 +17,8 @@ from bert_toolkit.tasks.answering.spans import NBest, QuestionEncoder, best_span
 
 # Answers of a question that probabilities are made over, as in run_squad.py.
 N_BEST = 20
+# Contexts whose tokens are remembered between calls.
+REMEMBERED = 64
 
 
 class Answer(NamedTuple):
@@ -46,12 +48,13 @@ class QuestionAnswerer:
         max_query_length: int = 64,
         max_answer_length: int = 30,
         null_score_diff_threshold: Optional[float] = None,
+        version_2_with_negative: Optional[bool] = None,
         init_checkpoint: Optional[str] = None,
     ):
         """Loads the model of a directory: of an output directory the best, or the last.
 
-        Arguments mean what those flags of run_squad.py do; windows are at most as long as the
-        model has positions.
+        Arguments mean what those flags of run_squad.py do, and a threshold that there may be no
+        answer; windows are at most as long as the model has positions.
 
         Raises:
           UserError: there is no such model.
@@ -65,14 +68,16 @@ class QuestionAnswerer:
                     f"{model_dir}: no {task_file.NAME}; expected a model of run_squad.py"
                 )
             self.settings = Settings.of(trained.settings)
-            if null_score_diff_threshold is not None:
-                self.settings = self.settings._replace(threshold=null_score_diff_threshold)
+            if null_score_diff_threshold is not None:  # as models of other programs need it
+                self.settings = Settings(True, null_score_diff_threshold)
+            if version_2_with_negative is not None:
+                self.settings = self.settings._replace(with_negative=version_2_with_negative)
             length = min(max_seq_length, trained.files.config.max_position_embeddings)
             self._model = InferenceSession(
                 trained.files, trained.checkpoint, span_network.network, "logits", length
             )
             self._encoder = QuestionEncoder(
-                self._model.tokenizer, length, max_query_length, min(doc_stride, length)
+                self._model.tokenizer, length, max_query_length, min(doc_stride, length), REMEMBERED
             )
             self._longest = max_answer_length
 

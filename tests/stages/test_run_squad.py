@@ -12,6 +12,7 @@ import bert_toolkit
 import run_squad
 from bert_toolkit.commands import convert_checkpoint
 from bert_toolkit.errors import UserError
+from bert_toolkit.tasks.answering import answer_scores
 
 pytestmark = pytest.mark.slow
 
@@ -101,6 +102,33 @@ def test_trains_evaluates_and_answers(trained):
         assert predictions[name] == expected
 
 
+def test_what_is_evaluated_is_what_is_written(trained, tmp_path):
+    """At the threshold of the flag, or 0; a second evaluation gives the same and keeps what was kept."""
+    out, found = trained
+    data = json.loads((out.parent / "data.json").read_text())["data"][0]["paragraphs"]
+    true = {q["id"]: [a["text"] for a in q["answers"]] for p in data for q in p["qas"]}
+    written = json.loads((out / "eval_predictions.json").read_text())
+    scores = [answer_scores.best_of(answer_scores.by_words, written[n], true[n])[1] for n in true]
+    assert found["eval_f1"] == pytest.approx(100 * np.mean(scores))
+    kept = (out / "task.json").read_text()
+    flags = {"eval_file": str(out.parent / "data.json"), "max_seq_length": 24, "doc_stride": 8}
+    again = run_squad.run(run_squad.Options(output_dir=str(out), **flags))
+    assert again["eval_f1"] == found["eval_f1"]
+    assert (out / "task.json").read_text() == kept
+
+
+def test_files_of_which_nothing_is_left_are_named(trained, tmp_path):
+    out, _ = trained
+    path = tmp_path / "bad.json"
+    path.write_text(json.dumps({"data": [{"paragraphs": [{"context": "a", "qas": ["?"]}]}]}))
+    with pytest.raises(UserError, match="bad.json: no question in it can be used"):
+        run_squad.run(
+            run_squad.Options(
+                output_dir=str(out), predict_file=str(path), on_bad_row="skip", max_seq_length=64
+            )
+        )
+
+
 def test_version_1_always_answers(tmp_path, model_dir):
     found = run_squad.run(options(tmp_path, model_dir, evaluate_every="epoch", num_train_epochs=4))
     assert "eval_best_f1" not in found
@@ -188,7 +216,8 @@ def test_an_exported_model_scores_starts_and_ends(trained, tmp_path):
         ({"do_train": True}, "--train_file is required with --do_train"),
         ({}, "nothing to do: pass --train_file, --eval_file or --predict_file"),
         ({"train_file": "-"}, "--train_file=-: only --predict_file reads standard input"),
-        ({"predict_file": "x.json", "doc_stride": 500}, "--doc_stride=500 would leave out tokens"),
+        ({"predict_file": "x.json", "doc_stride": 500}, "--doc_stride=500 is longer than windows"),
+        ({"train_file": "x.json", "num_runs": 2}, "pass --train_file and --eval_file"),
         ({"predict_file": "x.json", "doc_stride": 0}, "--doc_stride=0"),
     ],
 )

@@ -86,6 +86,8 @@ def test_the_best_of_several_true_answers_counts(prediction, answers, expected):
         ("北京。", "《北京》", (1.0, 1.0)),
         ("中国北京", "北京市", (0.0, 2 * (2 / 4) * (2 / 3) / (2 / 4 + 2 / 3))),
         ("在2008年", "2008年", (0.0, 2 * (2 / 3) * 1 / (2 / 3 + 1))),  # a number is one unit
+        ("3.5%", "35%", (0.0, 2 * (1 / 2) * (1 / 2) / (1 / 2 + 1 / 2))),  # points count
+        ("3.5。", "3.5", (1.0, 1.0)),
         ("京北", "北京", (0.0, 0.5)),  # runs, not bags
         ("", "北", (0.0, 0.0)),
     ],
@@ -211,6 +213,30 @@ def test_bad_questions_are_named_by_their_place(tmp_path, content, flags, messag
     path.write_text(content if isinstance(content, str) else json.dumps(content))
     with pytest.raises(UserError, match=message):
         read(path, **flags)
+
+
+CMRC = {
+    "context_text": CONTEXT,
+    "qas": [{"query_id": "1", "query_text": "Who?", "answers": ["cat"]}],
+}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([CMRC], r"a.json \[0\].qas\[0\].answers\[0\]: 'cat' is not in the text"),
+        ([{**CMRC, "qas": ["Who?"]}], r"\[0\].qas\[0\]: 'Who\?'; expected an object"),
+        ([{**CMRC, "qas": None}], r"\[0\].qas: None; expected a list"),
+        ([CMRC, 3], r"a.json \[1\]: no 'context_text' in it, only 3"),
+        ([{**CMRC, "qas": [{"query_id": "1", "query_text": "W?", "answers": [3]}]}], r"answers\[0\]: 3; expected text"),
+        (squad({**GOOD, "question": "\ud83d"}), "question: half of a surrogate pair in the question"),
+    ],
+)  # fmt: skip
+def test_damaged_questions_are_named_too(tmp_path, content, message):
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=message):
+        read(path)
 
 
 def test_bad_questions_can_be_left_out(tmp_path):
@@ -342,3 +368,13 @@ def test_short_lengths_end():
     windows = encoder.windows("who is the king of all the people of the land", TEXT[:400])
     assert max(len(window.encoded.input_ids) for window in windows) <= 8
     assert len(windows) > 20
+
+
+def test_a_context_without_a_token_offers_no_span(tokenizer):
+    encoder = spans.QuestionEncoder(tokenizer, 16, 8, 4)
+    for context in ("", "\u200b", "\ufeff\x00"):
+        [window] = encoder.windows("who is the king", context)
+        place, offsets = spans.place_of(window), encoder.tokens(context).offsets
+        logits = np.ones((len(window.encoded.input_ids), 2), np.float32)
+        assert spans.best_spans(logits, place, offsets, 20, 30) == []
+        assert encoder.positions(Question("1", "", context, (Answer("x", 0),)), window) == (0, 0)

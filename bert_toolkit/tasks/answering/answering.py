@@ -11,6 +11,7 @@ from absl import logging
 
 from bert_toolkit.checkpoints import task_file
 from bert_toolkit.compute import ComputeOptions
+from bert_toolkit.errors import UserError
 from bert_toolkit.io import files
 from bert_toolkit.io.tfrecord import Schema
 from bert_toolkit.problems import ANSWERING, Problem
@@ -27,6 +28,8 @@ from tokenization import FullTokenizer
 
 # The null odds of a question that no span answers.
 CERTAIN = 1e4
+# Settings kept beside a model; the flags have the same names.
+NEGATIVE, THRESHOLD = "version_2_with_negative", "null_score_diff_threshold"
 
 
 class Answers(NamedTuple):
@@ -46,7 +49,7 @@ class Answers(NamedTuple):
         return CERTAIN if best is None else float(self.nbest.null[number].sum()) - best.score
 
 
-def load(options: Any) -> Examples:
+def load(options: Any, settings: "Settings") -> Examples:
     """Reads the questions that are needed; `options` are those of run_squad.py.
 
     Raises:
@@ -54,7 +57,7 @@ def load(options: Any) -> Examples:
     """
     train, dev, test = options.actions()
     bad = BadRows(options.on_bad_row == "skip")
-    with_negative = settings_of(options).with_negative
+    with_negative = settings.with_negative
 
     def read(path: Optional[str], answered: bool = True) -> list[Question]:
         return question_data.read(path or "", question_data.Layout(answered, with_negative), bad)
@@ -66,6 +69,11 @@ def load(options: Any) -> Examples:
         {"": read(options.predict_file, answered=False)} if test else {},
     )
     bad.finish(options.output_dir)
+    read_ones = (examples.train, examples.dev.get(""), examples.test.get(""))
+    for name, questions in zip(("train_file", "eval_file", "predict_file"), read_ones):
+        if questions is not None and not questions:
+            path = files.shown(getattr(options, name))
+            raise UserError(f"{path}: no question in it can be used; expected some; mend the file")
     return examples
 
 
@@ -73,19 +81,16 @@ class Settings(NamedTuple):
     """How answers are given; see the flags of these names."""
 
     with_negative: bool = False
-    threshold: float = 0.0
+    threshold: Optional[float] = None  # 0, but that it was not chosen
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> "Settings":
         """Returns those that are kept beside a model."""
-        return cls(
-            bool(settings.get("version_2_with_negative", False)),
-            float(settings.get("null_score_diff_threshold", 0.0)),
-        )
+        return cls(bool(settings.get(NEGATIVE, False)), settings.get(THRESHOLD))
 
     def is_answered(self, null_odds: float) -> bool:
         """Whether an answer is given, rather than none."""
-        return not self.with_negative or null_odds <= self.threshold
+        return not self.with_negative or null_odds <= (self.threshold or 0.0)
 
 
 class Answering:
@@ -93,12 +98,15 @@ class Answering:
 
     labels: tuple[str, ...] = ()
 
-    def __init__(self, examples: Examples, options: Any, tokenizer: FullTokenizer):
+    def __init__(
+        self, examples: Examples, options: Any, settings: Settings, tokenizer: FullTokenizer
+    ):
         """Takes what is needed; `options` are those of run_squad.py, `examples` Questions."""
-        self.examples, self.options = examples, options
+        self.examples, self.options, self.settings = examples, options, settings
         self.max_seq_length, self.directory = options.max_seq_length, options.output_dir
         self.train_source = options.train_file or ""
-        self.settings = settings_of(options)
+        # Evaluation does not depend on the threshold that an earlier one has chosen.
+        self._judged = self.settings._replace(threshold=options.null_score_diff_threshold)
         self.metric = "best_f1" if self.settings.with_negative else "f1"
         self._encoder = QuestionEncoder(
             tokenizer, options.max_seq_length, options.max_query_length, options.doc_stride
@@ -185,29 +193,35 @@ class Answering:
         return answer_scores.best_of(self._measure, text, [true.text for true in question.answers])
 
     def write_evaluation(self, suffix: str, answers: Answers, split: EncodedSplit) -> None:
-        """Writes the answers; of version 2, keeps the threshold that suits the dev data best."""
+        """Writes the answers; of version 2, finds the threshold that suits the dev data best."""
+        self._write("eval_", answers, split, self._judged)
         if self.settings.with_negative and self.options.null_score_diff_threshold is None:
-            found = self._score(answers, split, self.settings)
-            threshold = answer_scores.with_margin(
-                found["best_f1_thresh"], _all_odds(answers, split)
-            )
+            self._choose_threshold(answers, split)
+
+    def _choose_threshold(self, answers: Answers, split: EncodedSplit) -> None:
+        """Keeps the best threshold beside a model that was just trained, or that has none yet."""
+        found = self._score(answers, split, self._judged)
+        threshold = answer_scores.with_margin(found["best_f1_thresh"], _all_odds(answers, split))
+        directories = [self.directory, os.path.join(self.directory, start.BEST)]
+        own = [one for one in directories if files.exists(os.path.join(one, task_file.NAME))]
+        keeps = self.options.actions()[0] or THRESHOLD not in task_file.settings(own)
+        if own and keeps:
             self.settings = self.settings._replace(threshold=threshold)
-            logging.info(
-                "no answer is given where the null score is more than %.4f above the best one: F1"
-                " %.2f on the dev data; kept for predicting",
-                self.settings.threshold,
-                found["best_f1"],
-            )
-            for directory in (self.directory, os.path.join(self.directory, start.BEST)):
-                if files.exists(os.path.join(directory, task_file.NAME)):
-                    self.store(directory)
-        self._write("eval_", answers, split)
+            for directory in own:
+                self.store(directory)
+        logging.info(
+            "null threshold %.4f gives F1 %.2f on the dev data; %s",
+            threshold,
+            found["best_f1"],
+            "kept for predicting"
+            if own and keeps
+            else f"pass it to use it, as --null_score_diff_threshold={threshold:.4f}",
+        )
 
     def store(self, directory: str) -> None:
-        kept = {
-            "version_2_with_negative": self.settings.with_negative,
-            "null_score_diff_threshold": self.settings.threshold,
-        }
+        kept: dict[str, Any] = {NEGATIVE: self.settings.with_negative}
+        if self.settings.threshold is not None:
+            kept[THRESHOLD] = self.settings.threshold
         task_file.write(directory, Problem(ANSWERING), self.metric, kept)
 
     # --- Prediction ---
@@ -219,7 +233,7 @@ class Answering:
                 print(_json(self._row(answers, number, question)))
             sys.stdout.flush()
             return
-        self._write("", answers, split)
+        self._write("", answers, split, self.settings)
 
     def _row(self, answers: Answers, number: int, question: Question) -> dict[str, Any]:
         nbest = n_best(answers, number, question.context, self.settings)
@@ -232,7 +246,9 @@ class Answering:
             row.update(start=given.begin, end=given.end)
         return {**row, "null_odds": odds} if self.settings.with_negative else row
 
-    def _write(self, prefix: str, answers: Answers, split: EncodedSplit) -> None:
+    def _write(
+        self, prefix: str, answers: Answers, split: EncodedSplit, settings: Settings
+    ) -> None:
         """Writes a line for each question to each file, so that few are in memory at a time."""
         names = ["predictions.json", "nbest_predictions.json"]
         names += ["null_odds.json"] if self.settings.with_negative else []
@@ -240,38 +256,44 @@ class Answering:
         with files.replacing(paths) as unfinished:
             for name, path in zip(names, unfinished):
                 with files.open_binary(path, "wb") as writer:
-                    lines = self._lines(name, answers, split)
+                    lines = self._lines(name, answers, split, settings)
                     writer.write(b"{")
                     for number, line in enumerate(lines):
                         writer.write((",\n    " if number else "\n    ").encode() + line.encode())
                     writer.write(b"\n}\n")
         logging.info("%s questions answered: %s", f"{len(split.examples):,}", " and ".join(paths))
 
-    def _lines(self, name: str, answers: Answers, split: EncodedSplit) -> Iterator[str]:
+    def _lines(
+        self, name: str, answers: Answers, split: EncodedSplit, settings: Settings
+    ) -> Iterator[str]:
         for number, question in enumerate(split.examples):
             odds = answers.null_odds(number)
             value: Any = odds
             if name == "predictions.json":
-                given = answers.nbest.best(number) if self.settings.is_answered(odds) else None
+                given = answers.nbest.best(number) if settings.is_answered(odds) else None
                 value = _text(given, question.context)
             elif name == "nbest_predictions.json":
-                value = n_best(answers, number, question.context, self.settings)
+                value = n_best(answers, number, question.context, settings)
             yield f"{_json(question.id)}: {_json(value)}"
 
 
 def settings_of(options: Any) -> Settings:
     """Returns how answers are given: as the flags say, else as kept beside the model."""
-    kept = (
-        Settings()
-        if options.actions()[0]
-        else Settings.of(task_file.settings(start.model_dirs(options)))
-    )
-    with_negative = options.version_2_with_negative
-    threshold = options.null_score_diff_threshold
-    return Settings(
+    directories = start.model_dirs(options)
+    if options.actions()[0]:  # what --bert_dir was trained for before says nothing
+        directories = [] if options.overwrite else directories[:2]
+    kept = Settings.of(task_file.settings(directories))
+    with_negative, threshold = options.version_2_with_negative, options.null_score_diff_threshold
+    found = Settings(
         kept.with_negative if with_negative is None else with_negative,
         kept.threshold if threshold is None else threshold,
     )
+    if threshold is not None and not found.with_negative:
+        logging.warning(
+            "--null_score_diff_threshold=%g says nothing without --version_2_with_negative",
+            threshold,
+        )
+    return found
 
 
 def _all_odds(answers: Answers, split: EncodedSplit) -> np.ndarray:

@@ -72,6 +72,7 @@ def read(path: str, layout: Layout, bad: BadRows) -> list[Question]:
     """
     is_rows = path == files.STREAM or path.removesuffix(".gz").endswith((".jsonl", ".ndjson"))
     found = []
+    before = len(bad.rows)
     ids: dict[str, str] = {}
     for place, raw, context in _rows(path) if is_rows else _paragraphs(path, bad):
         try:
@@ -82,7 +83,7 @@ def read(path: str, layout: Layout, bad: BadRows) -> list[Question]:
             found.append(question)
         except _BadQuestion as why:
             bad.add(files.shown(path), place + why.place, str(why))
-    if not found and not bad.rows:
+    if not found and len(bad.rows) == before:
         raise UserError(f"{files.shown(path)}: no question in it")
     return found
 
@@ -110,7 +111,7 @@ def _paragraphs(path: str, bad: BadRows) -> Iterator[tuple[str, Any, Any]]:
         raise UserError(f"{path}: no such file")
     try:
         whole = json.loads("\n".join(files.read_lines(path)))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         hint = "; name it .jsonl if it has an object a line" if "Extra data" in str(error) else ""
         raise UserError(
             f"{path}: not JSON ({error}); expected SQuAD's layout, {LAYOUT}{hint}"
@@ -121,7 +122,7 @@ def _paragraphs(path: str, bad: BadRows) -> Iterator[tuple[str, Any, Any]]:
         and isinstance(whole[0], dict)
         and "context_text" in whole[0]
     ):
-        yield from _of_cmrc(whole)
+        yield from _of_cmrc(path, whole)
         return
     articles = _part(path, whole, "data", "", list)
     for a, article in enumerate(articles):
@@ -152,16 +153,26 @@ def _part(path: str, whole: Any, name: str, place: str, expected: type) -> Any:
     return whole[name]
 
 
-def _of_cmrc(paragraphs: list) -> Iterator[tuple[str, Any, Any]]:
+def _of_cmrc(path: str, paragraphs: list) -> Iterator[tuple[str, Any, Any]]:
     """Yields the questions of CMRC 2018's layout, whose answers are texts without places."""
     for p, paragraph in enumerate(paragraphs):
-        context = paragraph.get("context_text")
-        for q, raw in enumerate(paragraph.get("qas", [])):
+        context = _part(path, paragraph, "context_text", f"[{p}]", str)
+        for q, raw in enumerate(_part(path, paragraph, "qas", f"[{p}]", list)):
+            place = f"[{p}].qas[{q}]"
+            if not isinstance(raw, dict):
+                yield place, raw, context
+                continue
             found = {"id": raw.get("query_id"), "question": raw.get("query_text")}
-            answers = raw.get("answers") or []
-            starts = [context.find(text) if isinstance(context, str) else -1 for text in answers]
-            found["answers"] = {"text": answers, "answer_start": starts}
-            yield f"[{p}].qas[{q}]", found, context
+            answers = raw.get("answers")
+            found["answers"] = [_of_text(text, context) for text in answers or ()]
+            yield place, found, context
+
+
+def _of_text(text: Any, context: str) -> Any:
+    """Returns an answer of CMRC's where it stands first in the text; as it is, if it does not."""
+    if not isinstance(text, str) or text not in context:
+        return text
+    return {"text": text, "answer_start": context.index(text)}
 
 
 # --- Questions ---
@@ -179,11 +190,24 @@ def _question(place: str, raw: Any, context: Any, layout: Layout) -> Question:
         if not isinstance(value, str) or not value.strip():
             shown = tables.shorten(value)
             raise _BadQuestion(f"{name} is {shown}; expected text", f".{name}")
+        if not _is_unicode(value):
+            raise _BadQuestion(f"half of a surrogate pair in the {name}; mend it", f".{name}")
+    if not _is_unicode(str(raw["id"])):
+        raise _BadQuestion("half of a surrogate pair in the id; mend it", ".id")
     assert isinstance(text, str)
     answers = tuple(_answers(raw, context)) if layout.answered else ()
     if layout.answered:
         answers = _checked(raw, answers, layout)
     return Question(str(raw["id"]), text, context, answers, place)
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether a text can be written; JSON may have one half of a surrogate pair."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _answers(raw: Mapping[str, Any], context: str) -> Iterator[Answer]:
@@ -201,6 +225,8 @@ def _answers(raw: Mapping[str, Any], context: str) -> Iterator[Answer]:
 
 
 def _answer(answer: Any, context: str, place: str) -> Answer:
+    if isinstance(answer, str) and answer not in context:
+        raise _BadQuestion(f"{tables.shorten(answer)} is not in the text; expected a part", place)
     if not isinstance(answer, dict) or not isinstance(answer.get("text"), str):
         raise _BadQuestion(f"{tables.shorten(answer)}; expected text and answer_start", place)
     text, start = answer["text"], answer.get("answer_start")

@@ -9,8 +9,8 @@ from bert_toolkit.tasks.answering.question_data import Question
 from bert_toolkit.text.encoding import SequenceEncoder, Window
 from tokenization import FullTokenizer
 
-# Questions and contexts whose tokens are remembered: records that are sorted by length together
-# come back in another order than their questions have.
+# Questions and contexts whose tokens are remembered, where records that are sorted by length
+# together come back in another order than their questions have.
 REMEMBERED = 8192
 
 
@@ -60,13 +60,18 @@ class QuestionEncoder:
     """Makes windows of a question and the text that may answer it; usable by several threads."""
 
     def __init__(
-        self, tokenizer: FullTokenizer, max_seq_length: int, max_query_length: int, doc_stride: int
+        self,
+        tokenizer: FullTokenizer,
+        max_seq_length: int,
+        max_query_length: int,
+        doc_stride: int,
+        remembered: int = REMEMBERED,
     ):
-        """Takes the lengths; see the flags of these names."""
+        """Takes the lengths, see the flags of these names, and how many contexts to remember."""
         self._tokenizer, self._max_query_length = tokenizer, max_query_length
         self._encoder = SequenceEncoder(tokenizer, max_seq_length, doc_stride=doc_stride)
-        self.tokens = functools.lru_cache(REMEMBERED)(self._tokens)
-        self.places = functools.lru_cache(REMEMBERED)(self._places)
+        self.tokens = functools.lru_cache(remembered)(self._tokens)
+        self.places = functools.lru_cache(remembered)(self._places)
 
     def _tokens(self, context: str) -> Tokens:
         names, offsets = self._tokenizer.tokenize_with_offsets(context)
@@ -97,8 +102,11 @@ class QuestionEncoder:
 
 
 def place_of(window: Window) -> Place:
-    """Returns where a window has the context; it ends with [SEP]."""
-    last = max(window.before, len(window.encoded.input_ids) - 1)
+    """Returns where a window has the context; it ends with [SEP]. Nowhere, if it has no token."""
+    length = len(window.encoded.input_ids)
+    if 1 not in window.encoded.segment_ids:
+        return Place(length, length, length, length, 0)
+    last = max(window.before, length - 1)
     return Place(window.before, last, window.begin, window.end, window.start)
 
 

@@ -74,6 +74,8 @@ def loss(
     mask: tf.Tensor,
     between: tf.Tensor,
     rules: Rules,
+    has_first: tf.Tensor,
+    has_last: tf.Tensor,
 ) -> tf.Tensor:
     """Returns the negative log-likelihood of the labels of each sequence, [B].
 
@@ -83,21 +85,26 @@ def loss(
       mask: int32 [B, T], ones and then zeros.
       between: float32 [L, L], the transitions.
       rules: of the scheme.
+      has_first: int32 [B], 1 where a sequence has the first word of its sentence. The rules of the
+        beginning hold there only; a window may begin inside of an entity.
+      has_last: int32 [B], likewise the last word.
     """
     between = between + rules.transitions
+    begin = rules.begin * tf.cast(has_first, tf.float32)[:, None]  # [B, L]
+    end = rules.end * tf.cast(has_last, tf.float32)[:, None]
     there = tf.cast(mask, tf.float32)
-    normalizer = _log_sum_of_paths(emissions, mask, between, rules)
+    normalizer = _log_sum_of_paths(emissions, mask, between, begin, end)
     own = tf.gather(emissions, label_ids, batch_dims=2)  # [B, T]
     steps = tf.gather_nd(between, tf.stack([label_ids[:, :-1], label_ids[:, 1:]], -1))
     last = tf.maximum(tf.reduce_sum(mask, 1) - 1, 0)
-    ends = tf.gather(rules.begin, label_ids[:, 0])
-    ends += tf.gather(rules.end, tf.gather(label_ids, last, batch_dims=1))
+    ends = tf.gather(begin, label_ids[:, 0], batch_dims=1)
+    ends += tf.gather(end, tf.gather(label_ids, last, batch_dims=1), batch_dims=1)
     score = tf.reduce_sum(own * there, 1) + tf.reduce_sum(steps * there[:, 1:], 1) + ends
     return (normalizer - score) * there[:, 0]
 
 
 def _log_sum_of_paths(
-    emissions: tf.Tensor, mask: tf.Tensor, between: tf.Tensor, rules: Rules
+    emissions: tf.Tensor, mask: tf.Tensor, between: tf.Tensor, begin: tf.Tensor, end: tf.Tensor
 ) -> tf.Tensor:
     """The forward algorithm: the logarithm of the sum over all tag sequences, [B]."""
 
@@ -107,8 +114,8 @@ def _log_sum_of_paths(
         return tf.where_v2(tf.expand_dims(there > 0, 1), following, scores)
 
     words = (tf.transpose(emissions[:, 1:], [1, 0, 2]), tf.transpose(mask[:, 1:]))
-    scores = tf.foldl(step, words, emissions[:, 0] + rules.begin)  # [B, L]
-    return tf.reduce_logsumexp(scores + rules.end, 1)
+    scores = tf.foldl(step, words, emissions[:, 0] + begin)  # [B, L]
+    return tf.reduce_logsumexp(scores + end, 1)
 
 
 # --- On the host, a sentence at a time: windows have been joined by then ---

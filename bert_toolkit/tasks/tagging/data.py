@@ -106,6 +106,11 @@ def load(options: Any, wanted: Any, tokenizer: FullTokenizer, model_dirs: Sequen
     train_rows = _in_scheme(train, model, bad) if train else None
     dev_rows = _in_scheme(dev, model, bad) if dev else None
     bad.finish(options.output_dir)
+    rows = (train_rows, dev_rows, test.sentences if test else None)
+    for name, sentences in zip(("train_file", "eval_file", "predict_file"), rows):
+        if sentences is not None and not sentences:
+            path = files.shown(getattr(options, name))
+            raise UserError(f"{path}: no sentence in it can be used; expected some; mend the file")
     if divides:
         assert train_rows
         train_rows, dev_rows = _divided(train_rows, options.eval_split, options.seed)
@@ -121,7 +126,7 @@ def _names(path: str, options: Any, found: TagFile) -> Sequence[str]:
     Raises:
       UserError: they are not known.
     """
-    if not any(isinstance(tag, int) for one in found.sentences[:1] for tag in one.tags or ()):
+    if not any(isinstance(tag, int) for one in found.sentences for tag in one.tags or ()):
         return ()
     if options.labels:
         return tuple(options.labels)

@@ -117,7 +117,7 @@ def _read_text(path: str, tokenizer: FullTokenizer) -> Iterator[Sentence]:
 
 
 def _read_json(path: str, layout: Layout, bad: BadRows) -> Iterator[Sentence]:
-    for line, fields in tables.Table(path, tables.TableFormat()).rows():
+    for line, fields in tables.Table(path, tables.TableFormat(json=True)).rows():
         if fields is None:
             continue
         try:

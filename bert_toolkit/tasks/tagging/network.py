@@ -13,8 +13,8 @@ from bert_toolkit.training.estimator_api import PREDICT, TRAIN
 from bert_toolkit.training.outputs import Mean, Network, Outputs
 
 # Features of records beside those of every sequence: 1 where the first piece of a word is, whose
-# tag is wanted; and which word of its sentence is the first of these.
-MASK, FIRST_WORD = "label_mask", "first_word"
+# tag is wanted; which word of its sentence is the first of these; and whether its last is here.
+MASK, FIRST_WORD, HAS_LAST = "label_mask", "first_word", "has_last_word"
 
 
 def network(
@@ -52,7 +52,9 @@ def network(
         if crf_scheme:
             rules = crf.Rules.of(labels, crf_scheme)
             found = crf.first_pieces(logits, label_ids, mask)
-            total = tf.reduce_sum(crf.loss(*found, between, rules))
+            has_first = tf.cast(tf.equal(features[FIRST_WORD], 0), tf.int32)
+            losses = crf.loss(*found, between, rules, has_first, features[HAS_LAST])
+            total = tf.reduce_sum(losses)
         else:
             losses = tf.nn.sparse_softmax_cross_entropy_with_logits(
                 labels=label_ids, logits=logits

@@ -44,6 +44,7 @@ def schema(max_seq_length: int) -> Schema:
     fields = [Field(name, max_seq_length, **along) for name in names]  # type: ignore[arg-type]
     fields += [
         Field(network.FIRST_WORD, 1, scalar=True),
+        Field(network.HAS_LAST, 1, scalar=True),
         Field("is_real_example", 1, scalar=True, default=1),
     ]
     return Schema(tuple(fields))
@@ -81,6 +82,7 @@ class Tagging:
                 "label_ids": label_ids,
                 network.MASK: mask,
                 network.FIRST_WORD: [part.first_word],
+                network.HAS_LAST: [int(part.first_word + len(part.places) == len(example.words))],
             }
             encoded.append((part.encoded, own))
         return encoded

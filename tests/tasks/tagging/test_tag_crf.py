@@ -26,6 +26,21 @@ def enumerated(emissions, between, rules):
     return paths, scores, np.log(np.exp(scores - scores.max()).sum()) + scores.max()
 
 
+@pytest.mark.parametrize("has_first", [0, 1])
+@pytest.mark.parametrize("has_last", [0, 1])
+def test_a_window_may_begin_and_end_inside_of_an_entity(has_first, has_last):
+    """The rules of the two ends hold where the sentence begins and ends, not where a window does."""
+    rules = crf.Rules.of(LABELS, schemes.IOB2)
+    inside = next(number for number, label in enumerate(LABELS) if label.startswith("I-"))
+    with tf.Graph().as_default(), tf.Session() as session:
+        emissions = tf.zeros([1, 3, len(LABELS)])
+        ids, ones = tf.constant([[inside] * 3]), tf.ones([1, 3], tf.int32)
+        steps = tf.zeros([len(LABELS)] * 2)
+        ends = (tf.constant([has_first]), tf.constant([has_last]))
+        [loss] = session.run(crf.loss(emissions, ids, ones, steps, rules, *ends))
+    assert (loss > 1000) == bool(has_first)  # IOB2 forbids I at the beginning only
+
+
 @pytest.fixture
 def numbers():
     random = np.random.default_rng(1)
@@ -44,7 +59,8 @@ def test_the_loss_is_that_of_enumeration(numbers):
     with tf.Graph().as_default(), tf.Session() as session:
         ids, there = (tf.constant(values, tf.int32) for values in (label_ids, mask))
         given, steps = tf.constant(emissions), tf.constant(between)
-        losses = crf.loss(given, ids, there, steps, rules)
+        whole = tf.ones([4], tf.int32)
+        losses = crf.loss(given, ids, there, steps, rules, whole, whole)
         found, *gradients = session.run([losses, *tf.gradients(losses, [given, steps])])
     assert found[3] == 0  # nothing to tag
     assert all(np.isfinite(gradient).all() for gradient in gradients)

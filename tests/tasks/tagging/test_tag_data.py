@@ -65,6 +65,12 @@ def test_formats(tmp_path, name, text, flags):
     assert found.model.problem.kind == TAGGING
 
 
+def test_numbers_are_tags_though_the_first_sentence_is_empty(tmp_path):
+    text = '{"tokens": [], "ner_tags": []}\n{"tokens": ["In", "Ur"], "ner_tags": [0, 1]}\n'
+    found = load(tmp_path, text, "b.jsonl", labels=["O", "B-LOC"])
+    assert list(found.train[1].tags) == ["O", "B-LOC"]
+
+
 def test_gzip_and_a_byte_order_mark(tmp_path):
     text = gzip.compress(b"\xef\xbb\xbf" + IOB2.encode())
     assert tags_of(load(tmp_path, text, "a.conll.gz")) == WANTED

@@ -123,6 +123,24 @@ def test_predictions_have_the_format_of_their_file(trained, tmp_path):
 
 
 @pytest.mark.slow
+def test_json_lines_in_a_pipeline(trained, tmp_path):
+    out, _ = trained
+    flags = {
+        "output_dir": out,
+        "max_seq_length": 32,
+        "predict_file": "-",
+        "predict_format": "jsonl",
+    }
+    row = {"tokens": ["Mary", "left", "Norby"]}
+    text = f"{json.dumps(row)}\n"
+    result = run_stage("run_token_classifier", flags, input=text, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    found = json.loads(result.stdout)
+    assert found["tokens"] == row["tokens"]
+    assert len(found["predicted_tags"]) == 3
+
+
+@pytest.mark.slow
 def test_entities_in_a_pipeline_are_those_from_python(trained, tmp_path):
     out, _ = trained
     text = "".join(f"{text}\n" for text in TEXTS)
