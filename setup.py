@@ -34,7 +34,7 @@ TENSORFLOW = ">=2.12,<2.22"
 setup(
     name="bert-toolkit",
     version=VERSION,
-    description="BERT from the command line: create data, pretrain, classify, answer, tag, extract features",
+    description="BERT from the command line: pretrain, classify, answer, tag, extract features",
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
