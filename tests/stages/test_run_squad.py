@@ -110,10 +110,21 @@ def test_what_is_evaluated_is_what_is_written(trained, tmp_path):
     written = json.loads((out / "eval_predictions.json").read_text())
     scores = [answer_scores.best_of(answer_scores.by_words, written[n], true[n])[1] for n in true]
     assert found["eval_f1"] == pytest.approx(100 * np.mean(scores))
+    # A kept threshold by which nothing is answered shows whether it is left out of account.
+    shutil.copytree(out, tmp_path / "out")
+    out = tmp_path / "out"
+    task = json.loads((out / "task.json").read_text())
+    task["settings"]["null_score_diff_threshold"] = -1e6
+    (out / "task.json").write_text(json.dumps(task))
     kept = (out / "task.json").read_text()
-    flags = {"eval_file": str(out.parent / "data.json"), "max_seq_length": 24, "doc_stride": 8}
+    flags = {
+        "eval_file": str(trained[0].parent / "data.json"),
+        "max_seq_length": 24,
+        "doc_stride": 8,
+    }
     again = run_squad.run(run_squad.Options(output_dir=str(out), **flags))
     assert again["eval_f1"] == found["eval_f1"]
+    assert json.loads((out / "eval_predictions.json").read_text()) == written
     assert (out / "task.json").read_text() == kept
 
 

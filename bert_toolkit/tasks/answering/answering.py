@@ -162,7 +162,7 @@ class Answering:
     # --- Evaluation ---
 
     def score(self, answers: Answers, split: EncodedSplit) -> dict[str, Any]:
-        found = self._score(answers, split, self.settings)
+        found = self._score(answers, split, self._judged)
         return {
             **{f"eval_{name}": value for name, value in found.items()},
             "eval_loss": answers.loss,
