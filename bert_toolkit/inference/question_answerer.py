@@ -12,7 +12,7 @@ from bert_toolkit.inference.trained import find
 from bert_toolkit.options import ModelOptions
 from bert_toolkit.problems import ANSWERING
 from bert_toolkit.tasks.answering import span_network
-from bert_toolkit.tasks.answering.answering import Answers, Settings, n_best
+from bert_toolkit.tasks.answering.answers import Answers, Settings
 from bert_toolkit.tasks.answering.spans import NBest, QuestionEncoder, best_spans, place_of
 
 # Answers of a question that probabilities are made over, as in run_squad.py.
@@ -103,12 +103,8 @@ class QuestionAnswerer:
         return [self._answer(answers, n, context) for n, (_, context) in enumerate(questions)]
 
     def _answer(self, answers: Answers, number: int, context: str) -> Answer:
-        best = answers.nbest.best(number)
-        given = best if self.settings.is_answered(answers.null_odds(number)) else None
-        text = context[given.begin : given.end] if given else ""
-        among = n_best(answers, number, context, self.settings)
-        share = next((one["probability"] for one in among if one["text"] == text), 0.0)
-        return Answer(text, *((given.begin, given.end) if given else (0, 0)), share)
+        text, span, probability = answers.given(number, context, self.settings)
+        return Answer(text, span.begin if span else 0, span.end if span else 0, probability)
 
     def close(self) -> None:
         """Frees what the model holds."""

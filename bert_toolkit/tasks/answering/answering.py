@@ -3,8 +3,8 @@
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple, Optional
+from collections.abc import Iterator
+from typing import Any, Optional
 
 import numpy as np
 from absl import logging
@@ -17,8 +17,9 @@ from bert_toolkit.io.tfrecord import Schema
 from bert_toolkit.problems import ANSWERING, Problem
 from bert_toolkit.tasks import start
 from bert_toolkit.tasks.answering import answer_scores, question_data, span_network
+from bert_toolkit.tasks.answering.answers import NEGATIVE, THRESHOLD, Answers, Settings, text_of
 from bert_toolkit.tasks.answering.question_data import Question
-from bert_toolkit.tasks.answering.spans import NBest, QuestionEncoder, Span, best_spans
+from bert_toolkit.tasks.answering.spans import NBest, QuestionEncoder, best_spans
 from bert_toolkit.tasks.bad_rows import BadRows
 from bert_toolkit.tasks.base import EncodedSplit, Examples, Outputs
 from bert_toolkit.text.encoding import Encoded
@@ -26,30 +27,8 @@ from bert_toolkit.training.outputs import Network
 from modeling import BertConfig
 from tokenization import FullTokenizer
 
-# The null odds of a question that no span answers.
-CERTAIN = 1e4
-# Settings kept beside a model; the flags have the same names.
-NEGATIVE, THRESHOLD = "version_2_with_negative", "null_score_diff_threshold"
 
-
-class Answers(NamedTuple):
-    """What a model says of questions.
-
-    Attributes:
-      nbest: their best spans and null scores.
-      loss: mean over windows, where the answers are known.
-    """
-
-    nbest: NBest
-    loss: float
-
-    def null_odds(self, number: int) -> float:
-        """Returns by how much the score of no answer exceeds that of the best one."""
-        best = self.nbest.best(number)
-        return CERTAIN if best is None else float(self.nbest.null[number].sum()) - best.score
-
-
-def load(options: Any, settings: "Settings") -> Examples:
+def load(options: Any, settings: Settings) -> Examples:
     """Reads the questions that are needed; `options` are those of run_squad.py.
 
     Raises:
@@ -75,22 +54,6 @@ def load(options: Any, settings: "Settings") -> Examples:
             path = files.shown(getattr(options, name))
             raise UserError(f"{path}: no question in it can be used; expected some; mend the file")
     return examples
-
-
-class Settings(NamedTuple):
-    """How answers are given; see the flags of these names."""
-
-    with_negative: bool = False
-    threshold: Optional[float] = None  # 0, but that it was not chosen
-
-    @classmethod
-    def of(cls, settings: Mapping[str, Any]) -> "Settings":
-        """Returns those that are kept beside a model."""
-        return cls(bool(settings.get(NEGATIVE, False)), settings.get(THRESHOLD))
-
-    def is_answered(self, null_odds: float) -> bool:
-        """Whether an answer is given, rather than none."""
-        return not self.with_negative or null_odds <= (self.threshold or 0.0)
 
 
 class Answering:
@@ -170,9 +133,9 @@ class Answering:
 
     def _score(self, answers: Answers, split: EncodedSplit, settings: Settings) -> dict[str, Any]:
         questions: Any = split.examples
-        odds = _all_odds(answers, split)
+        odds = answers.all_null_odds()
         has_answer = np.array([bool(question.answers) for question in questions])
-        best = [_text(answers.nbest.best(n), q.context) for n, q in enumerate(questions)]
+        best = [text_of(answers.nbest.best(n), q.context) for n, q in enumerate(questions)]
         if_answered = np.array(
             [self._compare(text, q) for text, q in zip(best, questions)]
         )  # [N, 2]
@@ -201,7 +164,7 @@ class Answering:
     def _choose_threshold(self, answers: Answers, split: EncodedSplit) -> None:
         """Keeps the best threshold beside a model that was just trained, or that has none yet."""
         found = self._score(answers, split, self._judged)
-        threshold = answer_scores.with_margin(found["best_f1_thresh"], _all_odds(answers, split))
+        threshold = answer_scores.with_margin(found["best_f1_thresh"], answers.all_null_odds())
         directories = [self.directory, os.path.join(self.directory, start.BEST)]
         own = [one for one in directories if files.exists(os.path.join(one, task_file.NAME))]
         keeps = self.options.actions()[0] or THRESHOLD not in task_file.settings(own)
@@ -236,15 +199,13 @@ class Answering:
         self._write("", answers, split, self.settings)
 
     def _row(self, answers: Answers, number: int, question: Question) -> dict[str, Any]:
-        nbest = n_best(answers, number, question.context, self.settings)
-        odds = answers.null_odds(number)
-        given = answers.nbest.best(number) if self.settings.is_answered(odds) else None
-        text = _text(given, question.context)
-        probability = next((one["probability"] for one in nbest if one["text"] == text), 0.0)
-        row = {"id": question.id, "answer": text, "probability": probability}
-        if given:
-            row.update(start=given.begin, end=given.end)
-        return {**row, "null_odds": odds} if self.settings.with_negative else row
+        given = answers.given(number, question.context, self.settings)
+        row = {"id": question.id, "answer": given.text, "probability": given.probability}
+        if given.span:
+            row.update(start=given.span.begin, end=given.span.end)
+        return (
+            {**row, "null_odds": answers.null_odds(number)} if self.settings.with_negative else row
+        )
 
     def _write(
         self, prefix: str, answers: Answers, split: EncodedSplit, settings: Settings
@@ -267,13 +228,11 @@ class Answering:
         self, name: str, answers: Answers, split: EncodedSplit, settings: Settings
     ) -> Iterator[str]:
         for number, question in enumerate(split.examples):
-            odds = answers.null_odds(number)
-            value: Any = odds
+            value: Any = answers.null_odds(number)
             if name == "predictions.json":
-                given = answers.nbest.best(number) if settings.is_answered(odds) else None
-                value = _text(given, question.context)
+                value = text_of(answers.span(number, settings), question.context)
             elif name == "nbest_predictions.json":
-                value = n_best(answers, number, question.context, settings)
+                value = answers.n_best(number, question.context, settings)
             yield f"{_json(question.id)}: {_json(value)}"
 
 
@@ -296,33 +255,5 @@ def settings_of(options: Any) -> Settings:
     return found
 
 
-def _all_odds(answers: Answers, split: EncodedSplit) -> np.ndarray:
-    """Returns the null odds of the questions of a split, [N]."""
-    return np.array([answers.null_odds(number) for number in range(len(split.examples))])
-
-
 def _json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
-
-
-def _text(span: Optional[Span], context: str) -> str:
-    return context[span.begin : span.end] if span else ""
-
-
-def n_best(answers: Answers, number: int, context: str, settings: Settings) -> list[dict[str, Any]]:
-    """Returns the best answers of a question, with probabilities among them, as published.
-
-    Where there may be none, no answer ("") is one of them.
-    """
-    spans = answers.nbest.spans(number)
-    found = [(_text(span, context), span.start_logit, span.end_logit) for span in spans]
-    if settings.with_negative or not found:
-        null = answers.nbest.null[number]
-        found.append(("", float(null[0]), float(null[1])))
-        found.sort(key=lambda one: -(one[1] + one[2]))
-    scores = np.array([start_logit + end_logit for _, start_logit, end_logit in found])
-    shares = np.exp(scores - scores.max())
-    return [
-        {"text": text, "probability": float(share), "start_logit": first, "end_logit": last}
-        for (text, first, last), share in zip(found, shares / shares.sum())
-    ]

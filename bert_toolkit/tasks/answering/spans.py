@@ -180,15 +180,15 @@ class NBest:
 
     def spans(self, number: int) -> list[Span]:
         """Returns the spans of a question, best first."""
-        return [
-            Span(
-                int(self._begins[number, place]),
-                int(self._ends[number, place]),
-                *map(float, self._logits[number, place]),
-            )
-            for place in range(self._counts[number])
-        ]
+        return [self._span(number, place) for place in range(self._counts[number])]
 
     def best(self, number: int) -> Optional[Span]:
         """Returns the best span of a question; None if no window offers one."""
-        return self.spans(number)[0] if self._counts[number] else None
+        return self._span(number, 0) if self._counts[number] else None
+
+    def _span(self, number: int, place: int) -> Span:
+        return Span(
+            int(self._begins[number, place]),
+            int(self._ends[number, place]),
+            *map(float, self._logits[number, place]),
+        )
