@@ -43,6 +43,17 @@ class Field:
     default: Optional[int] = None
 
 
+def along_sequence(name: str, max_seq_length: int) -> Field:
+    """Returns a feature that has a value for each position of a sequence."""
+    return Field(name, max_seq_length, per_position=True, flag="max_seq_length")
+
+
+def sequence_fields(max_seq_length: int) -> tuple[Field, ...]:
+    """Returns the features that every sequence has."""
+    names = ("input_ids", "input_mask", "segment_ids")
+    return tuple(along_sequence(name, max_seq_length) for name in names)
+
+
 @dataclasses.dataclass(frozen=True)
 class Schema:
     """The features of one kind of data set."""

@@ -6,7 +6,7 @@ import tensorflow.compat.v1 as tf
 
 import modeling
 from bert_toolkit.compute import DEFAULT_COMPUTE, ComputeOptions
-from bert_toolkit.io.tfrecord import Field, Schema
+from bert_toolkit.io.tfrecord import Field, Schema, sequence_fields
 from bert_toolkit.training import metrics, model_functions
 from bert_toolkit.training.estimator_api import PREDICT
 from bert_toolkit.training.outputs import Mean, Network, Outputs
@@ -17,12 +17,9 @@ LEAST = -1e4
 
 def schema(max_seq_length: int) -> Schema:
     """Returns the features of a window: as published, but that `window` counts a question's."""
-    along = {"flag": "max_seq_length", "per_position": True}
     return Schema(
         (
-            Field("input_ids", max_seq_length, **along),  # type: ignore[arg-type]
-            Field("input_mask", max_seq_length, **along),  # type: ignore[arg-type]
-            Field("segment_ids", max_seq_length, **along),  # type: ignore[arg-type]
+            *sequence_fields(max_seq_length),
             Field("start_positions", 1, scalar=True),
             Field("end_positions", 1, scalar=True),
             Field("window", 1, scalar=True),

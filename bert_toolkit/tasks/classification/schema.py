@@ -1,7 +1,7 @@
 """The features of records of labelled texts."""
 
 from bert_toolkit.io import tfrecord
-from bert_toolkit.io.tfrecord import Field, Schema
+from bert_toolkit.io.tfrecord import Field, Schema, sequence_fields
 from bert_toolkit.problems import MULTI, REGRESSION, Problem
 
 
@@ -18,12 +18,9 @@ def schema(problem: Problem, max_seq_length: int) -> tfrecord.Schema:
 
 def classification_schema(max_seq_length: int) -> Schema:
     """The features of a labelled example, as published."""
-    along = {"flag": "max_seq_length", "per_position": True}
     return Schema(
         (
-            Field("input_ids", max_seq_length, **along),  # type: ignore[arg-type]
-            Field("input_mask", max_seq_length, **along),  # type: ignore[arg-type]
-            Field("segment_ids", max_seq_length, **along),  # type: ignore[arg-type]
+            *sequence_fields(max_seq_length),
             Field("label_ids", 1, scalar=True),
             Field("is_real_example", 1, scalar=True, default=1),
         )

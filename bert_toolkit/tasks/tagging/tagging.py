@@ -12,7 +12,7 @@ from absl import logging
 from bert_toolkit.checkpoints import task_file
 from bert_toolkit.compute import ComputeOptions
 from bert_toolkit.io import files
-from bert_toolkit.io.tfrecord import Field, Schema
+from bert_toolkit.io.tfrecord import Field, Schema, along_sequence, sequence_fields
 from bert_toolkit.tasks.base import EncodedSplit, Examples, Outputs
 from bert_toolkit.tasks.tagging import crf, formats, network, schemes, scores
 from bert_toolkit.tasks.tagging.answers import Decoder
@@ -39,10 +39,10 @@ class Answers(NamedTuple):
 
 def schema(max_seq_length: int) -> Schema:
     """Returns the features of the records: one of a window of a sentence."""
-    along = {"flag": "max_seq_length", "per_position": True}
-    names = ("input_ids", "input_mask", "segment_ids", "label_ids", network.MASK)
-    fields = [Field(name, max_seq_length, **along) for name in names]  # type: ignore[arg-type]
-    fields += [
+    fields = [
+        *sequence_fields(max_seq_length),
+        along_sequence("label_ids", max_seq_length),
+        along_sequence(network.MASK, max_seq_length),
         Field(network.FIRST_WORD, 1, scalar=True),
         Field(network.HAS_LAST, 1, scalar=True),
         Field("is_real_example", 1, scalar=True, default=1),
