@@ -20,7 +20,7 @@ FILE = "trained_with.json"
 VOCABULARY = "vocab.txt"
 
 # Flags that decide what training gives; those of a stage are the ones that it has.
-FLAGS = (
+NOTED_OPTIONS = (
     "seed",
     "train_batch_size",
     "learning_rate",
@@ -179,7 +179,7 @@ def make(
     note = {
         "data": dict(data),
         "init_checkpoint": init_checkpoint,
-        "flags": {name: getattr(options, name) for name in FLAGS if hasattr(options, name)},
+        "flags": {name: getattr(options, name) for name in NOTED_OPTIONS if hasattr(options, name)},
     }
     if vocabulary is not None:
         note |= {"vocab_file": vocabulary.source, "vocabulary_sha256": vocabulary.digest}
