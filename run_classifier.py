@@ -27,7 +27,6 @@ from typing import Any, ClassVar, Optional
 from absl import logging
 
 from bert_toolkit import cli
-from bert_toolkit.io import files
 from bert_toolkit.options import (
     CHOOSING_THE_BEST,
     CheckpointOptions,
@@ -125,11 +124,10 @@ class Options(DataOptions, ModelOptions, WindowOptions, FinetuneOptions):
 
     def actions(self) -> tuple[bool, bool, bool]:
         """Returns whether to train, to evaluate and to predict: as told, or as the files say."""
-        told = (self.do_train, self.do_eval, self.do_predict)
-        if any(told) or not self.is_custom:
-            return told
+        if not self.is_custom:
+            return self.told_or(False, False, False)
         evaluates = bool(self.eval_file or self.eval_split)
-        return bool(self.train_file), evaluates, bool(self.predict_file)
+        return self.told_or(bool(self.train_file), evaluates, bool(self.predict_file))
 
 
 def run(options: Options) -> dict[str, Any]:
@@ -143,15 +141,11 @@ def run(options: Options) -> dict[str, Any]:
 
 def run_once(options: Options) -> dict[str, Any]:
     """Does all for one seed."""
-    from bert_toolkit.checkpoints import model_directory
     from bert_toolkit.tasks import finetune
     from bert_toolkit.tasks.classification import task_data
     from bert_toolkit.tasks.classification.classification import Classification
 
-    actions = finetune.Actions(*options.actions())
-    model = model_directory.find(options)
-    model_directory.check_length(options.max_seq_length, model)
-    files.make_directory(options.output_dir, "output_dir")
+    actions, model = finetune.begin(options)
     # All files are read first: a bad row in the last one should not be found after hours of
     # training.
     data = task_data.load(

@@ -157,10 +157,7 @@ class Options(ModelOptions, FinetuneOptions):
 
     def actions(self) -> tuple[bool, bool, bool]:
         """Returns whether to train, to evaluate and to predict: as told, or as the files say."""
-        told = (self.do_train, self.do_eval, self.do_predict)
-        if any(told):
-            return told
-        return bool(self.train_file), bool(self.eval_file), bool(self.predict_file)
+        return self.told_or(bool(self.train_file), bool(self.eval_file), bool(self.predict_file))
 
 
 def run(options: Options) -> dict[str, Any]:
@@ -174,15 +171,12 @@ def run(options: Options) -> dict[str, Any]:
 
 def run_once(options: Options) -> dict[str, Any]:
     """Does all for one seed."""
-    from bert_toolkit.checkpoints import model_directory, task_file
+    from bert_toolkit.checkpoints import task_file
     from bert_toolkit.problems import ANSWERING
     from bert_toolkit.tasks import finetune
     from bert_toolkit.tasks.answering import answering
 
-    actions = finetune.Actions(*options.actions())
-    model = model_directory.find(options)
-    model_directory.check_length(options.max_seq_length, model)
-    files.make_directory(options.output_dir, "output_dir")
+    actions, model = finetune.begin(options)
     if not actions.train:
         task_file.read(start.model_dirs(options), [ANSWERING])  # refuses models of other tasks
     settings = answering.settings_of(options)

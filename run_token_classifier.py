@@ -179,11 +179,8 @@ class Options(ModelOptions, WindowOptions, FinetuneOptions):
 
     def actions(self) -> tuple[bool, bool, bool]:
         """Returns whether to train, to evaluate and to predict: as told, or as the files say."""
-        told = (self.do_train, self.do_eval, self.do_predict)
-        if any(told):
-            return told
         evaluates = bool(self.eval_file or self.eval_split)
-        return bool(self.train_file), evaluates, bool(self.predict_file)
+        return self.told_or(bool(self.train_file), evaluates, bool(self.predict_file))
 
     def format_to_predict(self) -> str:
         """Returns what --predict_file is."""
@@ -202,15 +199,11 @@ def run(options: Options) -> dict[str, Any]:
 
 def run_once(options: Options) -> dict[str, Any]:
     """Does all for one seed."""
-    from bert_toolkit.checkpoints import model_directory
     from bert_toolkit.tasks import finetune
     from bert_toolkit.tasks.tagging import data
     from bert_toolkit.tasks.tagging.tagging import Tagging
 
-    actions = finetune.Actions(*options.actions())
-    model = model_directory.find(options)
-    model_directory.check_length(options.max_seq_length, model)
-    files.make_directory(options.output_dir, "output_dir")
+    actions, model = finetune.begin(options)
     # All files are read first: a bad sentence in the last one should not be found after hours of
     # training.
     evaluates = actions.evaluate or bool(options.evaluate_every)

@@ -427,6 +427,12 @@ class FinetuneOptions(TrainingOptions):
     eval_batch_size: int = option(8, "Examples in a batch of evaluation.", lower=1)
     predict_batch_size: int = option(8, "Examples in a batch of prediction.", lower=1)
 
+    def told_or(self, *there: bool) -> tuple[bool, bool, bool]:
+        """Returns whether to train, evaluate and predict: as told, or as there is data for."""
+        told = (self.do_train, self.do_eval, self.do_predict)
+        train, evaluate, predict = told if any(told) else there
+        return train, evaluate, predict
+
     def finetune_conflicts(self, trains: bool) -> list[str]:
         """Returns a sentence for everything about the best model that does not go together."""
         conflicts = []

@@ -1,6 +1,8 @@
 """Examples that cannot be used: an error that names them all, or left out and listed."""
 
 import os
+from collections.abc import Sequence
+from typing import Any, Optional
 
 from absl import logging
 
@@ -10,6 +12,20 @@ from bert_toolkit.io import files
 FILE = "bad_rows.tsv"
 # How many of them an error names; the others are counted.
 NAMED = 10
+
+
+def check_left(options: Any, what: str, *splits: Optional[Sequence[Any]]) -> None:
+    """Raises a UserError if nothing is left of --train_file, --eval_file or --predict_file.
+
+    Args:
+      options: with these.
+      what: an example is called: "sentence".
+      splits: the examples of the three; None for one that is not needed.
+    """
+    for name, examples in zip(("train_file", "eval_file", "predict_file"), splits):
+        if examples is not None and not examples:
+            path = files.shown(getattr(options, name))
+            raise UserError(f"{path}: no {what} in it can be used; expected some; mend the file")
 
 
 class BadRows:

@@ -11,7 +11,7 @@ from absl import logging
 
 from bert_toolkit.checkpoints import checkpoint_files, model_directory, training_notes
 from bert_toolkit.errors import UserError
-from bert_toolkit.io import metrics_files
+from bert_toolkit.io import files, metrics_files
 from bert_toolkit.io.progress import Progress
 from bert_toolkit.tasks import best_model, encoded
 from bert_toolkit.tasks.base import Batch, EncodedSplit, Task
@@ -27,6 +27,18 @@ class Actions:
     train: bool
     evaluate: bool
     predict: bool
+
+
+def begin(options: Any) -> tuple[Actions, model_directory.ModelFiles]:
+    """Returns what a run does and the model it starts from; makes the output directory.
+
+    Raises:
+      UserError: the model's files are not there, or it is too small for --max_seq_length.
+    """
+    model = model_directory.find(options)
+    model_directory.check_length(options.max_seq_length, model)
+    files.make_directory(options.output_dir, "output_dir")
+    return Actions(*options.actions()), model
 
 
 def run(

@@ -11,7 +11,6 @@ from absl import logging
 
 from bert_toolkit.checkpoints import task_file
 from bert_toolkit.compute import ComputeOptions
-from bert_toolkit.errors import UserError
 from bert_toolkit.io import files
 from bert_toolkit.io.tfrecord import Schema
 from bert_toolkit.problems import ANSWERING, Problem
@@ -20,7 +19,7 @@ from bert_toolkit.tasks.answering import answer_scores, question_data, span_netw
 from bert_toolkit.tasks.answering.answers import NEGATIVE, THRESHOLD, Answers, Settings, text_of
 from bert_toolkit.tasks.answering.question_data import Question
 from bert_toolkit.tasks.answering.spans import NBest, QuestionEncoder, best_spans
-from bert_toolkit.tasks.bad_rows import BadRows
+from bert_toolkit.tasks.bad_rows import BadRows, check_left
 from bert_toolkit.tasks.base import EncodedSplit, Examples, Outputs
 from bert_toolkit.text.encoding import Encoded
 from bert_toolkit.training.outputs import Network
@@ -48,11 +47,7 @@ def load(options: Any, settings: Settings) -> Examples:
         {"": read(options.predict_file, answered=False)} if test else {},
     )
     bad.finish(options.output_dir)
-    read_ones = (examples.train, examples.dev.get(""), examples.test.get(""))
-    for name, questions in zip(("train_file", "eval_file", "predict_file"), read_ones):
-        if questions is not None and not questions:
-            path = files.shown(getattr(options, name))
-            raise UserError(f"{path}: no question in it can be used; expected some; mend the file")
+    check_left(options, "question", examples.train, examples.dev.get(""), examples.test.get(""))
     return examples
 
 

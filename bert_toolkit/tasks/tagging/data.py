@@ -13,7 +13,7 @@ from bert_toolkit.checkpoints import hugging_face, task_file
 from bert_toolkit.errors import UserError
 from bert_toolkit.io import files, tables
 from bert_toolkit.problems import TAGGING, Problem
-from bert_toolkit.tasks.bad_rows import BadRows
+from bert_toolkit.tasks.bad_rows import BadRows, check_left
 from bert_toolkit.tasks.tagging import formats, schemes
 from bert_toolkit.tasks.tagging.formats import Layout, Sentence, TagFile
 from tokenization import FullTokenizer
@@ -106,11 +106,7 @@ def load(options: Any, wanted: Any, tokenizer: FullTokenizer, model_dirs: Sequen
     train_rows = _in_scheme(train, model, bad) if train else None
     dev_rows = _in_scheme(dev, model, bad) if dev else None
     bad.finish(options.output_dir)
-    rows = (train_rows, dev_rows, test.sentences if test else None)
-    for name, sentences in zip(("train_file", "eval_file", "predict_file"), rows):
-        if sentences is not None and not sentences:
-            path = files.shown(getattr(options, name))
-            raise UserError(f"{path}: no sentence in it can be used; expected some; mend the file")
+    check_left(options, "sentence", train_rows, dev_rows, test.sentences if test else None)
     if divides:
         assert train_rows
         train_rows, dev_rows = _divided(train_rows, options.eval_split, options.seed)
