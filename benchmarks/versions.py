@@ -1,11 +1,12 @@
 """Measures the same work on several versions of TensorFlow, in turns: medians, and their ratio.
 
     python benchmarks/versions.py --pythons=OLD/bin/python,NEW/bin/python --bert_dir=DIR \
-        --reviews=DIR --text=english.txt [--rounds=3] [--steps=10]
+        --reviews=DIR --text=english.txt [--rounds=3] [--steps=10] [--only=features,finetune]
 
 Each Python has its own TensorFlow. The steps are those of benchmarks/steps.py; "import", "first
 vector" and "features" are whole processes: importing TensorFlow as the commands do, one vector from
-Python, and a pooled vector for each dev review from the command line.
+Python, and a pooled vector for each dev review from the command line. With MALLOC_TOP_PAD_=131072
+in the environment all is as it was before freed memory was kept (docs/performance.md).
 """
 
 import argparse
@@ -78,6 +79,7 @@ def main():
     parser.add_argument("--text", required=True)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--only", help="the works to measure; all without it")
     arguments = parser.parse_args()
     pythons = arguments.pythons.split(",")
     version = "import importlib.metadata as m; print(m.version('tensorflow-cpu'))"
@@ -89,6 +91,8 @@ def main():
     print(f"{'seconds':<14}" + "".join(f"{name:>10}" for name in versions) + "   first / last")
     with tempfile.TemporaryDirectory() as directory:
         for name, measure in measures(arguments, directory).items():
+            if arguments.only and name not in arguments.only.split(","):
+                continue
             found = [[] for _ in pythons]
             for _ in range(arguments.rounds):
                 for number, python in enumerate(pythons):
