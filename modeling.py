@@ -10,7 +10,7 @@ import copy
 import json
 import math
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Optional
 
 import tensorflow.compat.v1 as tf
@@ -334,8 +334,10 @@ def _embed(
             f" positions; pass --max_seq_length={config.max_position_embeddings} or less"
         )
     ids, type_ids = tokens.to_rows(input_ids), tokens.to_rows(token_type_ids)  # [T]
+    # Of the table's value: a gather from the variable itself would have every later read copy it.
+    values = tf.convert_to_tensor(table)
     words = (
-        tf.matmul(tf.one_hot(ids, config.vocab_size), table) if one_hot else tf.gather(table, ids)
+        tf.matmul(tf.one_hot(ids, config.vocab_size), values) if one_hot else tf.gather(values, ids)
     )
     # There are few segments: a product with one-hot rows is faster than gathering, and so is its
     # gradient.
@@ -426,12 +428,47 @@ def _attention(
         return tf.transpose(by_head, [0, 2, 1, 3])  # [B, N, S, D]
 
     query, key, value = project("query"), project("key"), project("value")
-    scores = tf.matmul(query, key, transpose_b=True) / math.sqrt(head_size)  # [B, N, S, S]
-    weights = tf.nn.softmax(tf.cast(scores, tf.float32) + adder)
-    weights = dropout(tf.cast(weights, rows.dtype), config.attention_probs_dropout_prob)
-    context = tf.transpose(tf.matmul(weights, value), [0, 2, 1, 3])  # [B, S, N, D]
+    query /= math.sqrt(head_size)
+    kept = Dropout(
+        config.attention_probs_dropout_prob,
+        [tokens.batch_size, heads, tokens.length, tokens.length],
+    )
+    context = tf.transpose(_attend(query, key, value, adder, kept), [0, 2, 1, 3])  # [B, S, N, D]
     shape = [tokens.batch_size, tokens.length, config.hidden_size]
     return tokens.to_rows(tf.reshape(context, shape))
+
+
+def _attend(
+    query: tf.Tensor, key: tf.Tensor, value: tf.Tensor, adder: tf.Tensor, kept: "Dropout"
+) -> tf.Tensor:
+    """softmax(query key' + adder), some of it dropped out, times value: all [B, N, S, D].
+
+    The gradient of the softmax needs the sum of every row of weights times their gradients. That
+    is the context times its gradient, which has D columns instead of S (Dao et al., 2022,
+    https://arxiv.org/abs/2205.14135, appendix B.2).
+    """
+
+    @tf.custom_gradient
+    def attend(query, key, value):
+        scores = tf.matmul(query, key, transpose_b=True)  # [B, N, S, S]
+        weights = tf.cast(tf.nn.softmax(tf.cast(scores, tf.float32) + adder), query.dtype)
+        dropped = kept.mask(weights)
+        context = tf.matmul(dropped, value) * kept.scale  # [B, N, S, D]
+
+        def gradient(upstream):
+            sums = tf.reduce_sum(upstream * context, -1, keepdims=True)  # [B, N, S, 1]
+            upstream *= kept.scale
+            of_dropped = tf.matmul(upstream, value, transpose_b=True)  # [B, N, S, S]
+            of_scores = dropped * of_dropped - weights * sums
+            return (
+                tf.matmul(of_scores, key),
+                tf.matmul(of_scores, query, transpose_a=True),
+                tf.matmul(dropped, upstream, transpose_a=True),
+            )
+
+        return context, gradient
+
+    return attend(query, key, value)
 
 
 # --- The heads of pretraining ---
@@ -507,16 +544,66 @@ def layer_norm(inputs: tf.Tensor, epsilon: float = 1e-12) -> tf.Tensor:
         size = [inputs.shape[-1]]
         beta = tf.get_variable("beta", size, initializer=tf.zeros_initializer())
         gamma = tf.get_variable("gamma", size, initializer=tf.ones_initializer())
-        values = tf.cast(inputs, tf.float32)
-        mean, variance = tf.nn.moments(values, axes=[-1], keepdims=True)
-        outputs = tf.nn.batch_normalization(values, mean, variance, beta, gamma, epsilon)
+        outputs = _normalize(tf.cast(inputs, tf.float32), gamma, beta, epsilon)
         return tf.cast(outputs, inputs.dtype)
+
+
+def _normalize(values: tf.Tensor, gamma: tf.Variable, beta: tf.Variable, epsilon: float):
+    """Layer normalization of float32 [T, H], with a gradient of few passes over memory."""
+
+    @tf.custom_gradient
+    def normalize(values, gamma, beta):
+        centered = values - tf.reduce_mean(values, -1, keepdims=True)
+        variance = tf.reduce_mean(tf.square(centered), -1, keepdims=True)
+        scale = tf.math.rsqrt(variance + epsilon)  # [T, 1]
+        normal = centered * scale
+
+        def gradient(upstream):
+            of_gamma = tf.reduce_sum(upstream * normal, axis=rows)
+            of_beta = tf.reduce_sum(upstream, axis=rows)
+            of_normal = upstream * gamma
+            mean = tf.reduce_mean(of_normal, -1, keepdims=True)
+            along = tf.reduce_mean(of_normal * normal, -1, keepdims=True)
+            return (of_normal - mean - normal * along) * scale, of_gamma, of_beta
+
+        return normal * gamma + beta, gradient
+
+    rows = list(range(values.shape.rank - 1))
+    return normalize(values, tf.convert_to_tensor(gamma), tf.convert_to_tensor(beta))
 
 
 # A graph collection: int32 [2], what the random numbers of dropout come from if it is there, and
 # the scope. With the step in it, a step has the same dropout whether or not the run was interrupted
 # before, and whether or not a layer is recomputed.
 DROPOUT_SEED = "dropout_seed"
+
+
+class Dropout:
+    """Which elements of a tensor are dropped, and what scales the others up for it."""
+
+    def __init__(self, probability: float, shape: Sequence):
+        """Draws random numbers; with DROPOUT_SEED, at most once in a variable scope."""
+        self.scale = 1.0 / (1.0 - probability)
+        self._kept: Optional[tf.Tensor] = None
+        if probability:
+            self._kept = _random_numbers(shape) >= probability
+
+    def mask(self, inputs: tf.Tensor) -> tf.Tensor:
+        """Returns the inputs, zero where they are dropped, not scaled."""
+        if self._kept is None:
+            return inputs
+        return tf.where_v2(self._kept, inputs, tf.zeros([], inputs.dtype))
+
+
+def _random_numbers(shape: Sequence) -> tf.Tensor:
+    """Returns float32 numbers from 0 to 1, which DROPOUT_SEED and the scope determine, if any."""
+    seeds = tf.get_collection(DROPOUT_SEED)
+    if not seeds:
+        return tf.random.uniform(shape)
+    scope = tf.get_variable_scope().name.encode()
+    seed = seeds[-1] + [zlib.crc32(scope) & 0x7FFFFFFF, 0]
+    # Those of tf.random.stateless_uniform, without its two passes to shift them to other ranges.
+    return tf.raw_ops.StatelessRandomUniform(shape=shape, seed=seed)
 
 
 def dropout(inputs: tf.Tensor, probability: float) -> tf.Tensor:
@@ -526,12 +613,13 @@ def dropout(inputs: tf.Tensor, probability: float) -> tf.Tensor:
     """
     if not probability:
         return inputs
-    seeds = tf.get_collection(DROPOUT_SEED)
-    if not seeds:
-        return tf.nn.dropout(inputs, rate=probability)
-    scope = tf.get_variable_scope().name.encode()
-    seed = seeds[-1] + [zlib.crc32(scope) & 0x7FFFFFFF, 0]
-    return tf.nn.experimental.stateless_dropout(inputs, probability, seed)
+    kept = Dropout(probability, get_shape_list(inputs))
+
+    @tf.custom_gradient
+    def drop(inputs):
+        return kept.mask(inputs) * kept.scale, lambda upstream: kept.mask(upstream) * kept.scale
+
+    return drop(inputs)
 
 
 def create_initializer(initializer_range: float = 0.02):
@@ -541,7 +629,15 @@ def create_initializer(initializer_range: float = 0.02):
 
 def gelu(x: tf.Tensor) -> tf.Tensor:
     """Gaussian error linear unit, exact: x times the normal distribution's cdf (https://arxiv.org/abs/1606.08415)."""
-    return 0.5 * x * (1.0 + tf.math.erf(x / math.sqrt(2.0)))
+
+    @tf.custom_gradient
+    def compute(x):
+        below = 0.5 * (1.0 + tf.math.erf(x * math.sqrt(0.5)))
+        # Computed with the rest, while x is at hand; it is all that is kept for the gradient.
+        slope = below + x * tf.exp(-0.5 * tf.square(x)) * (1.0 / math.sqrt(2.0 * math.pi))
+        return x * below, lambda upstream: upstream * slope
+
+    return compute(x)
 
 
 def gelu_tanh(x: tf.Tensor) -> tf.Tensor:

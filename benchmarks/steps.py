@@ -250,7 +250,10 @@ def run_once(arguments):
     """Prints the median of the seconds of a step, and the peak of memory in MB."""
     import resource
 
-    batches = make_batches(arguments, arguments.work, arguments.steps + WARM_UP)
+    with np.load(arguments.batches) as file:
+        count = arguments.steps + WARM_UP
+        names = {key.partition(" ")[2] for key in file}
+        batches = [{name: file[f"{number} {name}"] for name in names} for number in range(count)]
     seconds = WAYS[arguments.way](arguments, arguments.work, batches)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
     print(json.dumps([statistics.median(seconds[WARM_UP:]), peak]))
@@ -268,31 +271,47 @@ def main():
     parser.add_argument("--works", default=",".join(WORKS))
     parser.add_argument("--work", help="(one run)")
     parser.add_argument("--way", help="(one run)")
+    parser.add_argument("--batches", help="(one run)")
     arguments = parser.parse_args()
     if arguments.work:
         return run_once(arguments)
-    ways = arguments.ways.split(",")
     for work in arguments.works.split(","):
-        found = {way: [] for way in ways}
-        for _ in range(arguments.repetitions):
-            for way in ways:
-                python = arguments.peer_python if way.startswith("torch") else sys.executable
-                command = [python, *sys.argv, f"--work={work}", f"--way={way}"]
-                result = subprocess.run(
-                    command, capture_output=True, text=True, env=os.environ | QUIET, check=False
-                )
-                if result.returncode:
-                    raise SystemExit(result.stderr)
-                found[way].append(json.loads(result.stdout.splitlines()[-1]))
-        medians = {way: statistics.median(run[0] for run in runs) for way, runs in found.items()}
-        for way in ways:
-            print(
-                f"{work:<10}{way:<16}{medians[way]:>8.3f} s a step{1 / medians[way]:>8.2f} steps/s"
-                f"{max(run[1] for run in found[way]):>8.0f} MB"
-                f"   ours is {medians[way] / medians[ways[0]]:.2f} x as fast",
-                flush=True,
-            )
+        with tempfile.TemporaryDirectory() as directory:
+            compare(arguments, work, os.path.join(directory, "batches.npz"))
     return None
+
+
+def compare(arguments, work, file):
+    """Runs all ways in turns, each in a process of its own, and prints their medians."""
+    batches = make_batches(arguments, work, arguments.steps + WARM_UP)
+    np.savez(
+        file,
+        **{
+            f"{number} {name}": value
+            for number, batch in enumerate(batches)
+            for name, value in batch.items()
+        },
+    )
+    ways = arguments.ways.split(",")
+    found = {way: [] for way in ways}
+    for _ in range(arguments.repetitions):
+        for way in ways:
+            python = arguments.peer_python if way.startswith("torch") else sys.executable
+            command = [python, *sys.argv, f"--work={work}", f"--way={way}", f"--batches={file}"]
+            result = subprocess.run(
+                command, capture_output=True, text=True, env=os.environ | QUIET, check=False
+            )
+            if result.returncode:
+                raise SystemExit(result.stderr)
+            found[way].append(json.loads(result.stdout.splitlines()[-1]))
+    medians = {way: statistics.median(run[0] for run in runs) for way, runs in found.items()}
+    for way in ways:
+        print(
+            f"{work:<12}{way:<16}{medians[way]:>8.3f} s a step{1 / medians[way]:>8.2f} steps/s"
+            f"{max(run[1] for run in found[way]):>8.0f} MB"
+            f"   ours is {medians[way] / medians[ways[0]]:.2f} x as fast",
+            flush=True,
+        )
 
 
 QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "OMP_NUM_THREADS": str(THREADS)}

@@ -9,7 +9,9 @@ import sys
 
 import pytest
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+from bert_toolkit import tensorflow_start
+
+tensorflow_start.prepare()  # as every command does
 
 ROOT = pathlib.Path(__file__).parent.parent
 GOLDEN = pathlib.Path(__file__).parent / "golden"

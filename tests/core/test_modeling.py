@@ -1,5 +1,7 @@
 import json
 import math
+import os
+import platform
 
 import numpy as np
 import pytest
@@ -232,6 +234,76 @@ def test_activations():
     assert modeling.get_activation(tf.nn.relu) is tf.nn.relu
     with pytest.raises(UserError, match="'swish' is unknown; known: gelu"):
         modeling.get_activation("swish")
+
+
+def plain_gelu(x):
+    return 0.5 * x * (1.0 + tf.math.erf(x / math.sqrt(2.0)))
+
+
+def plain_layer_norm(x, gamma, beta):
+    mean, variance = tf.nn.moments(x, [-1], keepdims=True)
+    return (x - mean) / tf.sqrt(variance + 1e-12) * gamma + beta
+
+
+def plain_attention(query, key, value, adder, dropped):
+    weights = tf.nn.softmax(tf.matmul(query, key, transpose_b=True) + adder)
+    return tf.matmul(dropped.mask(weights) * dropped.scale, value)
+
+
+def test_gradients_that_are_written_out_are_those_of_the_plain_formulas():
+    random = np.random.RandomState(1)
+
+    def constant(*shape):
+        return tf.constant(random.normal(size=shape), tf.float32)
+
+    with tf.Graph().as_default(), tf.Session() as session:
+        x, gamma, beta = constant(7, 16), constant(16), constant(16)
+        heads = [constant(2, 3, 5, 4) for _ in range(3)]
+        adder = tf.constant([[0.0] * 5, [0.0] * 3 + [modeling.MASKED_SCORE] * 2])[:, None, None]
+        dropped = modeling.Dropout(0.3, [2, 3, 5, 5])
+        cases = {
+            "gelu": (modeling.gelu, plain_gelu, [x]),
+            "layer_norm": (
+                lambda *inputs: modeling._normalize(*inputs, 1e-12),
+                plain_layer_norm,
+                [x, gamma, beta],
+            ),
+            "attention": (
+                lambda *inputs: modeling._attend(*inputs, adder, dropped),
+                lambda *inputs: plain_attention(*inputs, adder, dropped),
+                heads,
+            ),
+        }
+        for name, (ours, plain, inputs) in cases.items():
+            found, expected = ours(*inputs), plain(*inputs)
+            upstream = constant(*found.shape.as_list())
+            pairs = zip(
+                [found, *tf.gradients(found, inputs, upstream)],
+                [expected, *tf.gradients(expected, inputs, upstream)],
+            )
+            for one, other in session.run(list(pairs)):
+                assert np.abs(one).max() > 0.1, name
+                assert np.abs(one - other).max() < 2e-6 * max(1, np.abs(other).max()), name
+
+
+@pytest.mark.skipif(
+    platform.machine() != "x86_64" or os.environ.get("TF_ENABLE_ONEDNN_OPTS") != "1",
+    reason="TensorFlow fuses it by way of oneDNN",
+)
+def test_gelu_is_fused_with_its_product_for_inference(batch):
+    """So it is written in the form that the optimizer of graphs looks for."""
+    config = modeling.BertConfig.from_json_file(CONFIG)
+    with tf.Graph().as_default(), tf.Session() as session:
+        ids = tf.placeholder(tf.int32, [None, None])
+        model = modeling.BertModel(config, False, ids)
+        session.run(tf.global_variables_initializer())
+        options = tf.RunOptions(output_partition_graphs=True)
+        metadata = tf.RunMetadata()
+        feed = {ids: batch["input_ids"]}
+        session.run(model.get_sequence_output(), feed, options, metadata)
+        ran = [node.op for graph in metadata.partition_graphs for node in graph.node]
+    assert "Erf" not in ran
+    assert any("FusedMatMul" in op for op in ran)
 
 
 def test_shapes_static_and_dynamic():
