@@ -16,6 +16,8 @@ import sys
 import tempfile
 import time
 
+import table
+
 HERE = os.path.dirname(os.path.abspath(__file__))
 STAGE = os.path.join(os.path.dirname(HERE), "create_pretraining_data.py")
 
@@ -103,6 +105,10 @@ def compare(text, arguments, directory):
     print("  digests of 1, 2, 3 workers:", *(digest(f"{directory}/{n}/d-*") for n in (1, 2, 3)))
     one, two = (seconds[f"ours, 8 shards, {workers} workers"] for workers in (1, 2))
     print(f"  2 workers: {one / two:.2f} x one, of {os.cpu_count()} cores", flush=True)
+    conditions = f"{os.path.basename(text)}, {size:.1f} MB, dupe_factor {dupe}"
+    plain, whole = seconds["published way"], seconds["ours"]
+    table.add("pretraining data", whole, plain, "published way", "s", conditions)
+    table.add("pretraining data, two workers", two, one, "one worker", "s", conditions)
 
 
 def memory(text, arguments, directory):
@@ -129,11 +135,14 @@ def main():
     parser.add_argument("--vocab_file", required=True)
     parser.add_argument("--dupe_factor", type=int, default=2)
     parser.add_argument("--repetitions", type=int, default=5)
+    parser.add_argument("--memory", default=True, action=argparse.BooleanOptionalAction)
     parser.add_argument("files", nargs="+")
     arguments = parser.parse_args()
     for text in arguments.files:
         with tempfile.TemporaryDirectory() as directory:
             compare(text, arguments, directory)
+    if not arguments.memory:
+        return
     with tempfile.TemporaryDirectory() as directory:
         memory(arguments.files[0], arguments, directory)
 

@@ -12,6 +12,8 @@ import subprocess
 import sys
 import time
 
+import table
+
 ROOT = pathlib.Path(__file__).parent.parent
 
 
@@ -32,9 +34,14 @@ def main() -> None:
     arguments = parser.parse_args()
     model = os.path.abspath(arguments.bert_dir)
     encode = "from bert_toolkit import Encoder; Encoder(sys.argv[1]).encode(['a text'])"
-    for name, code in (("import tensorflow", "import tensorflow"), ("first vector", encode)):
-        best = min(seconds(code, model) for _ in range(arguments.rounds))
-        print(f"{name:<20}{best:.1f} s", flush=True)
+    codes = {"import tensorflow": "import tensorflow", "first vector": encode}
+    best = {
+        name: min(seconds(code, model) for _ in range(arguments.rounds))
+        for name, code in codes.items()
+    }
+    for name, taken in best.items():
+        print(f"{name:<20}{taken:.1f} s", flush=True)
+    table.add("the first vector", best["first vector"], best["import tensorflow"], "its import")
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ import tempfile
 import time
 
 import numpy as np
+import table
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, ROOT)
@@ -312,8 +313,20 @@ def compare(arguments, work, file):
             f"   ours is {medians[way] / medians[ways[0]]:.2f} x as fast",
             flush=True,
         )
+        if way.startswith("torch"):
+            table.add(
+                CONDITIONS[work][0], medians["ours"], medians[way], way, "s", CONDITIONS[work][1]
+            )
 
 
+# Work -> what it is called in the table, and under which conditions.
+CONDITIONS = {
+    "finetune": ("fine-tune, a step", "MiniLM, reviews, batch 32, at most 64 tokens"),
+    "pretrain": ("pretrain, a step", "MiniLM's shape, 32 x 128 tokens, 20 predictions"),
+    "infer": ("the encoder, a batch", "MiniLM, reviews, batch 32, at most 64 tokens"),
+    "base_train": ("BERT-base, a training step", "8 x 128 tokens, no padding"),
+    "base_infer": ("BERT-base, the encoder", "8 x 128 tokens, no padding"),
+}
 QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "OMP_NUM_THREADS": str(THREADS)}
 
 if __name__ == "__main__":

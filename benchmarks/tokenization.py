@@ -17,6 +17,8 @@ import sys
 import time
 
 os.environ.update(RAYON_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false", TF_CPP_MIN_LOG_LEVEL="3")
+import table  # noqa: E402
+
 sys.path[:0] = [os.path.dirname(os.path.dirname(os.path.abspath(__file__)))]
 # The script's own name is that of the module it measures.
 sys.path[:] = [path for path in sys.path if path != os.path.dirname(os.path.abspath(__file__))]
@@ -119,6 +121,11 @@ def main():
                 + ", ".join(f"{ratio:.1f}" for ratio in ratios),
                 flush=True,
             )
+            if name in COMPARED_WITH:
+                text = os.path.basename(path)
+                for kind, rates in (("the first 2 MB of a process", cold), ("steady", steady)):
+                    medians = [statistics.median(rates[way]) for way in (peer, name)]
+                    table.add(f"text to ids, {kind}", *medians, name, "MB/s", text)
 
 
 if __name__ == "__main__":
