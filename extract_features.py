@@ -214,9 +214,10 @@ def run(options: Options) -> int:
     check_files(options)
     from bert_toolkit.checkpoints import checkpoint_files, model_directory, restore, training_notes
     from bert_toolkit.features import vectors
-    from bert_toolkit.training import model_functions
+    from bert_toolkit.training import model_functions, precision
     from bert_toolkit.training.trainer import BatchSizes, Trainer
 
+    options = precision.resolve(options)
     model = model_directory.find(options)
     model_directory.check_length(options.max_seq_length, model)
     layers = parse_layers(options.layers, model.config.num_hidden_layers)

@@ -218,9 +218,10 @@ def run(options: Options) -> dict[str, Any]:
     # TensorFlow is imported when a model is needed, so that --help and mistakes answer at once.
     from bert_toolkit.checkpoints import checkpoint_files, model_directory
     from bert_toolkit.pretraining.network import pretraining_network
-    from bert_toolkit.training import model_functions, output_dir
+    from bert_toolkit.training import model_functions, output_dir, precision
     from bert_toolkit.training.trainer import BatchSizes, Trainer
 
+    options = precision.resolve(options)
     model = model_directory.find(options)
     train_files = _expand(options.input_file, "input_file") if options.do_train else []
     eval_files = _eval_files(options) if options.do_eval else []

@@ -16,7 +16,13 @@ from bert_toolkit.io.progress import Progress
 from bert_toolkit.tasks import best_model, encoded
 from bert_toolkit.tasks.base import Batch, EncodedSplit, Task
 from bert_toolkit.tasks.best_model import BestModelKeeper
-from bert_toolkit.training import cluster, input_pipeline, model_functions, output_dir
+from bert_toolkit.training import (
+    cluster,
+    input_pipeline,
+    model_functions,
+    output_dir,
+    precision,
+)
 from bert_toolkit.training.trainer import BatchSizes, Trainer
 
 
@@ -60,7 +66,7 @@ def run(
         output_dir.begin(options.output_dir, options.resume, options.overwrite)
     else:
         output_dir.leave_damaged(options.output_dir)
-    finetuning = Finetuning(task, model, options)
+    finetuning = Finetuning(task, model, precision.resolve(options))
     finetuning.check_vocabulary(actions.train)
     train, dev, test = finetuning.encode()
     if train:

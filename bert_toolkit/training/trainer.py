@@ -18,7 +18,14 @@ from bert_toolkit.cli import EXIT_TERMINATED
 from bert_toolkit.errors import UserError
 from bert_toolkit.io import tfrecord
 from bert_toolkit.options import CheckpointOptions, DeviceOptions
-from bert_toolkit.training import cluster, estimator_api, hooks, input_pipeline, input_state
+from bert_toolkit.training import (
+    cluster,
+    estimator_api,
+    hooks,
+    input_pipeline,
+    input_state,
+    precision,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +75,7 @@ class Trainer:
             config = tpu_run_config(model_dir, device, checkpoints)
         else:
             self.strategy = choose_strategy(device.require_gpu, quiet)
-            _warn_of_slow_precision(device.precision)
+            precision.warn_if_slow(device.precision)
             config = run_config(model_dir, device, checkpoints, self.strategy)
         self.estimator = make_estimator(model_fn, config, sizes, device.use_tpu)
         # Evaluation and prediction take one device, on the first of several hosts.
@@ -302,22 +309,6 @@ def choose_strategy(require_gpu: bool = False, quiet: bool = False):
     if not quiet:
         logging.info("running on %s", here)
     return mirrored([f"/gpu:{index}" for index in range(len(gpus))]) if len(gpus) > 1 else None
-
-
-def _warn_of_slow_precision(precision: str) -> None:
-    """Warns where half precision is computed by detours."""
-    if precision == "float32" or tf.config.list_physical_devices("GPU"):
-        return
-    try:
-        with open("/proc/cpuinfo", encoding="ascii", errors="ignore") as reader:
-            features = reader.read()
-    except OSError:
-        return
-    if precision == "float16" or not ("avx512_bf16" in features or "amx_bf16" in features):
-        logging.warning(
-            "--precision=%s: this processor cannot compute in it and will be slow; use float32",
-            precision,
-        )
 
 
 def mirrored(devices: list[str]):

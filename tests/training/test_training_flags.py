@@ -9,6 +9,8 @@ from conftest import run_stage
 
 import run_pretraining
 from bert_toolkit.errors import UserError
+from bert_toolkit.options import DeviceOptions
+from bert_toolkit.training import precision
 
 
 @pytest.fixture
@@ -90,6 +92,17 @@ def test_a_profile_for_tensorboard(flags, tmp_path):
     assert result.returncode == 0, result.stderr
     assert "profile written: tensorboard --logdir=" in result.stderr
     assert list((tmp_path / "out").glob("plugins/profile/*/*.xplane.pb"))
+
+
+@pytest.mark.parametrize(("flag", "chosen"), [("avx512_bf16", "bfloat16"), ("avx2", "float32")])
+def test_auto_precision_is_what_the_processor_has(flag, chosen, caplog, monkeypatch, tmp_path):
+    caplog.set_level("INFO")
+    (tmp_path / "cpuinfo").write_text(f"flags : fpu sse4_2 {flag} fma")
+    monkeypatch.setattr(precision, "CPUINFO", tmp_path / "cpuinfo")
+    options = precision.resolve(DeviceOptions(precision="auto"))
+    assert options.precision == options.compute().precision == chosen
+    assert f"--precision=auto: {chosen}, as this processor" in caplog.text
+    assert precision.resolve(options) is options
 
 
 @pytest.mark.slow
