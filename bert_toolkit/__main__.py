@@ -16,6 +16,7 @@ COMMANDS = {
     "baselines": "bert_toolkit.commands.baselines",
     "build-vocab": "bert_toolkit.commands.build_vocab",
     "extend-vocab": "bert_toolkit.commands.extend_vocab",
+    "inspect": "bert_toolkit.commands.inspect_records",
     "convert": "bert_toolkit.commands.convert_checkpoint",
     "export": "bert_toolkit.commands.export_model",
 }

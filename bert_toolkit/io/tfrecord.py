@@ -375,16 +375,25 @@ def _check_length(
 
 def _first_record(path: str) -> Mapping[str, Any]:
     """Returns the features of a file's first record, by name."""
-    import tensorflow.compat.v1 as tf
-
     data = next(read_records(path), None)
     if data is None:
         raise UserError(f"{path}: empty; expected TFRecord data, as an earlier stage writes it")
+    return features_of(data, f"{path} record 1")
+
+
+def features_of(data: bytes, where: str) -> Mapping[str, Any]:
+    """Returns the tf.train.Features of a serialized tf.train.Example, by name.
+
+    Raises:
+      UserError: it is none; `where` says which record that is.
+    """
+    import tensorflow.compat.v1 as tf
+
     try:
         return tf.train.Example.FromString(data).features.feature
     except Exception:
         raise UserError(
-            f"{path} record 1: not a tf.train.Example; expected data of an earlier stage"
+            f"{where}: not a tf.train.Example; expected data of an earlier stage"
         ) from None
 
 

@@ -1,0 +1,141 @@
+r"""Shows the records of TFRecord files: tokens, what is masked, labels.
+
+Reads   TFRecord files of any stage, and the vocabulary that they were made with.
+Writes  to standard output.
+
+Example:
+  bert inspect --input_file=demo_output/pretrain.tfrecord --vocab_file=sample_data/vocab.txt \
+    --num_records=2
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Optional
+
+import numpy as np
+
+from bert_toolkit import cli
+from bert_toolkit.io import files, tfrecord
+from bert_toolkit.options import option
+from tokenization import load_vocab
+
+IDS, MASK, SEGMENTS = "input_ids", "input_mask", "segment_ids"
+POSITIONS, MASKED_IDS, WEIGHTS = "masked_lm_positions", "masked_lm_ids", "masked_lm_weights"
+SHOWN_VALUES = 8  # of a feature that is not known
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """The options of this command."""
+
+    input_file: str = option(
+        "", "TFRecord files: paths and glob patterns, separated by commas.", required=True
+    )
+    vocab_file: Optional[str] = option(
+        None, "The vocabulary they were made with, to show tokens rather than ids."
+    )
+    num_records: int = option(5, "Records of each file to show.", lower=1)
+
+    GROUPS: ClassVar = {"Input": ("input_file", "vocab_file", "num_records")}
+
+
+def run(options: Options) -> None:
+    """Prints the first records of each file.
+
+    Raises:
+      UserError: a file cannot be read, or is not TFRecord data.
+    """
+    paths = files.expand_inputs(options.input_file, "input_file")
+    tokens = None
+    if options.vocab_file:
+        tokens = {number: token for token, number in load_vocab(options.vocab_file).items()}
+    for path in paths:
+        note = tfrecord.read_note(path)
+        print(f"{path}: {note_line(note)}")
+        records = itertools.islice(tfrecord.read_records(path), options.num_records)
+        for number, data in enumerate(records, 1):
+            print(f"record {number}")
+            features = tfrecord.features_of(data, f"{path} record {number}")
+            for line in record_lines({name: values(one) for name, one in features.items()}, tokens):
+                print(f"  {line}")
+
+
+def note_line(note: Optional[Mapping[str, Any]]) -> str:
+    """Returns how the data were made, as the note beside them says."""
+    if not note:
+        return "no note beside it"
+    return ", ".join(
+        f"{name} {value}"
+        for name, value in note.items()
+        if isinstance(value, (int, float, str)) and "sha256" not in name
+    )
+
+
+def values(feature: Any) -> Sequence:
+    """Returns the values of a tf.train.Feature: whole numbers, floats or bytes."""
+    kind = feature.WhichOneof("kind")
+    return list(getattr(feature, kind).value) if kind else []
+
+
+def record_lines(
+    record: Mapping[str, Sequence], tokens: Optional[Mapping[int, str]]
+) -> Iterator[str]:
+    """Yields lines that show a record: its sequence, its masked tokens, then all other features.
+
+    Args:
+      record: name -> values.
+      tokens: id -> token; None to show ids.
+    """
+    shown = set()
+
+    def name_of(number: int) -> str:
+        return str(number) if tokens is None else tokens.get(number, f"<id {number}>")
+
+    if IDS in record and MASK in record:
+        shown |= {IDS, MASK, SEGMENTS}
+        yield from _sequence_lines(record, name_of)
+    if POSITIONS in record and MASKED_IDS in record:
+        shown |= {POSITIONS, MASKED_IDS, WEIGHTS}
+        weights = record.get(WEIGHTS, [1.0] * len(record[POSITIONS]))
+        masked = zip(record[POSITIONS], record[MASKED_IDS], weights)
+        real = [(place, number) for place, number, weight in masked if weight]
+        there = ", ".join(
+            f"{place} {name_of(number)} (reads {name_of(record[IDS][place])})"
+            for place, number in real
+        )
+        yield f"masked     {len(real)} of at most {len(record[POSITIONS])}: {there}"
+    for name in sorted(record.keys() - shown):
+        yield f"{name}  {_few(record[name])}"
+
+
+def _sequence_lines(record: Mapping[str, Sequence], name_of) -> Iterator[str]:
+    length = sum(record[MASK])
+    segments = record.get(SEGMENTS, [0] * length)
+    yield f"length     {length} of {len(record[IDS])}"
+    parts = itertools.groupby(range(length), key=lambda place: segments[place])
+    for segment, places in parts:
+        yield f"segment {segment}  {' '.join(name_of(record[IDS][place]) for place in places)}"
+
+
+def _few(found: Sequence) -> str:
+    """Returns the values of a feature, the first of many."""
+    texts = [
+        one.decode("utf-8", "replace")
+        if isinstance(one, bytes)
+        else f"{np.float32(one):g}"
+        if isinstance(one, float)
+        else str(one)
+        for one in found[:SHOWN_VALUES]
+    ]
+    more = f" ... ({len(found):,} values)" if len(found) > SHOWN_VALUES else ""
+    return " ".join(texts) + more
+
+
+def entry() -> None:
+    """The console command."""
+    cli.run(run, Options, __doc__)
+
+
+if __name__ == "__main__":
+    entry()
