@@ -451,15 +451,17 @@ def _attend(
     @tf.custom_gradient
     def attend(query, key, value):
         scores = tf.matmul(query, key, transpose_b=True)  # [B, N, S, S]
-        weights = tf.cast(tf.nn.softmax(tf.cast(scores, tf.float32) + adder), query.dtype)
-        dropped = kept.mask(weights)
-        context = tf.matmul(dropped, value) * kept.scale  # [B, N, S, D]
+        weights = tf.nn.softmax(tf.cast(scores, tf.float32) + adder)  # float32
+        dropped = kept.mask(tf.cast(weights, value.dtype))
+        context = kept.scale(tf.matmul(dropped, value))  # [B, N, S, D]
 
         def gradient(upstream):
-            sums = tf.reduce_sum(upstream * context, -1, keepdims=True)  # [B, N, S, 1]
-            upstream *= kept.scale
-            of_dropped = tf.matmul(upstream, value, transpose_b=True)  # [B, N, S, S]
-            of_scores = dropped * of_dropped - weights * sums
+            products = tf.cast(upstream * context, tf.float32)
+            sums = tf.reduce_sum(products, -1, keepdims=True)  # [B, N, S, 1]
+            upstream = kept.scale(upstream)
+            of_dropped = kept.mask(tf.matmul(upstream, value, transpose_b=True))  # [B, N, S, S]
+            of_scores = weights * (tf.cast(of_dropped, tf.float32) - sums)
+            of_scores = tf.cast(of_scores, query.dtype)
             return (
                 tf.matmul(of_scores, key),
                 tf.matmul(of_scores, query, transpose_a=True),
@@ -579,11 +581,11 @@ DROPOUT_SEED = "dropout_seed"
 
 
 class Dropout:
-    """Which elements of a tensor are dropped, and what scales the others up for it."""
+    """Which elements of a tensor are dropped; the others are scaled up for it."""
 
     def __init__(self, probability: float, shape: Sequence):
         """Draws random numbers; with DROPOUT_SEED, at most once in a variable scope."""
-        self.scale = 1.0 / (1.0 - probability)
+        self._factor = 1.0 / (1.0 - probability)
         self._kept: Optional[tf.Tensor] = None
         if probability:
             self._kept = _random_numbers(shape) >= probability
@@ -593,6 +595,10 @@ class Dropout:
         if self._kept is None:
             return inputs
         return tf.where_v2(self._kept, inputs, tf.zeros([], inputs.dtype))
+
+    def scale(self, inputs: tf.Tensor) -> tf.Tensor:
+        """Returns the inputs, scaled up; as they are where nothing is dropped."""
+        return inputs if self._kept is None else inputs * self._factor
 
 
 def _random_numbers(shape: Sequence) -> tf.Tensor:
@@ -617,7 +623,7 @@ def dropout(inputs: tf.Tensor, probability: float) -> tf.Tensor:
 
     @tf.custom_gradient
     def drop(inputs):
-        return kept.mask(inputs) * kept.scale, lambda upstream: kept.mask(upstream) * kept.scale
+        return kept.scale(kept.mask(inputs)), lambda upstream: kept.scale(kept.mask(upstream))
 
     return drop(inputs)
 

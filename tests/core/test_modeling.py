@@ -247,7 +247,7 @@ def plain_layer_norm(x, gamma, beta):
 
 def plain_attention(query, key, value, adder, dropped):
     weights = tf.nn.softmax(tf.matmul(query, key, transpose_b=True) + adder)
-    return tf.matmul(dropped.mask(weights) * dropped.scale, value)
+    return tf.matmul(dropped.scale(dropped.mask(weights)), value)
 
 
 def test_gradients_that_are_written_out_are_those_of_the_plain_formulas():
