@@ -429,10 +429,9 @@ def _attention(
 
     query, key, value = project("query"), project("key"), project("value")
     query /= math.sqrt(head_size)
-    kept = Dropout(
-        config.attention_probs_dropout_prob,
-        [tokens.batch_size, heads, tokens.length, tokens.length],
-    )
+    # The shape is asked of the query: what is the same in a recomputed layer would be kept for it.
+    batch_size, _, length, _ = get_shape_list(query)
+    kept = Dropout(config.attention_probs_dropout_prob, [batch_size, heads, length, length])
     context = tf.transpose(_attend(query, key, value, adder, kept), [0, 2, 1, 3])  # [B, S, N, D]
     shape = [tokens.batch_size, tokens.length, config.hidden_size]
     return tokens.to_rows(tf.reshape(context, shape))
@@ -456,7 +455,8 @@ def _attend(
         context = kept.scale(tf.matmul(dropped, value))  # [B, N, S, D]
 
         def gradient(upstream):
-            products = tf.cast(upstream * context, tf.float32)
+            # In float32: half precision would lose what the difference below leaves.
+            products = tf.cast(upstream, tf.float32) * tf.cast(context, tf.float32)
             sums = tf.reduce_sum(products, -1, keepdims=True)  # [B, N, S, 1]
             upstream = kept.scale(upstream)
             of_dropped = kept.mask(tf.matmul(upstream, value, transpose_b=True))  # [B, N, S, S]

@@ -5,10 +5,11 @@ r"""Runs the comparisons that the documentation shows, and writes one table of t
         --output=table.md
 
 A model lies in the first directory in Hugging Face's layout, reviews in the second in SST-2's.
-PYTHON is that of an environment with torch and transformers; tokenizers, sentence-transformers and
-tensorflow-text are taken along where they are installed. Each comparison is a benchmark of its own,
-which says what it does: it runs ours and the peer in turns, each in a process of its own, and takes
-medians. All of them take some 40 minutes on two cores; --only=roofline,steps runs some.
+PYTHON is that of an environment with torch and transformers, and with --sentences of
+sentence-transformers; tokenizers and tensorflow-text are to be in the environment that runs this,
+or tokenization is left out. Each comparison is a benchmark of its own, which says what it does: it
+runs ours and the peer in turns. All of them take some 40 minutes on two cores;
+--only=roofline,steps runs some.
 
 The table begins with the machine. Its last part is the roofline: what matrix products a step
 needs, and what share of the processor's best at them it reaches.
@@ -69,7 +70,7 @@ def page(rows: list[dict], roofline: dict) -> str:
         best = roofline["best"]
         lines += [
             "",
-            f"Plain products reach {best / 1e9:.0f} GFLOP/s on {os.cpu_count()} cores.",
+            f"Plain products reach {best / 1e9:.0f} GFLOP/s on 2 threads.",
             "",
         ]
         lines += [
@@ -96,7 +97,10 @@ def main() -> None:
     arguments = parser.parse_args()
     rows: list[dict] = []
     roofline: dict = {}
-    only = arguments.only.split(",") if arguments.only else list(commands(arguments))
+    known = list(commands(arguments))
+    only = arguments.only.split(",") if arguments.only else known
+    if set(only) - set(known):
+        parser.error(f"--only={arguments.only}: known are {', '.join(known)}")
     with tempfile.TemporaryDirectory() as directory:
         environment = {
             **os.environ,

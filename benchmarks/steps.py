@@ -313,7 +313,7 @@ def compare(arguments, work, file):
             f"   ours is {medians[way] / medians[ways[0]]:.2f} x as fast",
             flush=True,
         )
-        if way.startswith("torch"):
+        if way.startswith("torch") and "ours" in medians:
             table.add(
                 CONDITIONS[work][0], medians["ours"], medians[way], way, "s", CONDITIONS[work][1]
             )

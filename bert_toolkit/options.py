@@ -235,7 +235,8 @@ class DeviceOptions:
         "float32",
         "What layers compute in; weights and checkpoints are float32 always. bfloat16 on TPUs,"
         " GPUs since Ampere, and processors with AVX512_BF16 or AMX; float16, with loss scaling, on"
-        " GPUs; auto takes bfloat16 where it is at home, else float32.",
+        " GPUs; auto takes bfloat16 where the device"
+        " computes it, else float32.",
         choices=["float32", "bfloat16", "float16", "auto"],
     )
     xla: bool = option(

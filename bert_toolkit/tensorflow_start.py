@@ -31,8 +31,8 @@ def prepare(quiet: bool = True) -> None:
     Nothing happens if TensorFlow is imported already, or `prepare` has been called before.
     """
     keep_freed_memory()
-    # TensorFlow has them off on older x86 processors, where they are faster, too: by a fifth in a
-    # training step (docs/performance.md).
+    # TensorFlow has them off on older x86 processors, where a training step takes a seventh less
+    # time with them, too (docs/performance.md).
     if platform.machine().lower() in ("x86_64", "amd64"):
         os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     if quiet:

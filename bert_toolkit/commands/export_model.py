@@ -130,9 +130,13 @@ def find(options: Options) -> Any:
     from bert_toolkit.features import vectors
     from bert_toolkit.inference import text_classifier, token_classifier, trained
 
+    def config_of(files_of_model: Any) -> Any:
+        config = files_of_model.config
+        return saved_model.for_tflite(config) if options.format == TFLITE else config
+
     found = trained.find(options, list(problems.COMMANDS))
     if found is not None:
-        config, problem = found.files.config, found.problem
+        config, problem = config_of(found.files), found.problem
         if problem.kind == problems.ANSWERING:
             answers = saved_model.answerer(config)
         elif problem.kind == problems.TAGGING:
@@ -148,7 +152,7 @@ def find(options: Options) -> Any:
     assert model.init_checkpoint
     layers = parse_layers(options.layers, model.config.num_hidden_layers)
     made_of = vectors.Vectors(options.combine, options.pooling, options.normalize)
-    answers = saved_model.encoder(model.config, layers, made_of)
+    answers = saved_model.encoder(config_of(model), layers, made_of)
     return saved_model.Exported(model, model.init_checkpoint, answers)
 
 

@@ -63,7 +63,7 @@ def run(options: Options) -> None:
 
 def note_line(note: Optional[Mapping[str, Any]]) -> str:
     """Returns how the data were made, as the note beside them says."""
-    if not note:
+    if not isinstance(note, dict):
         return "no note beside it"
     return ", ".join(
         f"{name} {value}"
@@ -87,35 +87,52 @@ def record_lines(
       record: name -> values.
       tokens: id -> token; None to show ids.
     """
-    shown = set()
+    shown: set[str] = set()
 
     def name_of(number: int) -> str:
         return str(number) if tokens is None else tokens.get(number, f"<id {number}>")
 
-    if IDS in record and MASK in record:
-        shown |= {IDS, MASK, SEGMENTS}
-        yield from _sequence_lines(record, name_of)
-    if POSITIONS in record and MASKED_IDS in record:
+    real: list[int] = []  # positions that are not padding
+    if _are_alike(record, IDS, MASK):
+        shown |= {IDS, MASK}
+        real = [place for place, is_token in enumerate(record[MASK]) if is_token]
+        yield f"length     {len(real)} of {len(record[IDS])}"
+        segments: Sequence[int] = [0] * len(record[IDS])
+        if _are_alike(record, IDS, SEGMENTS):
+            shown.add(SEGMENTS)
+            segments = record[SEGMENTS]
+        for segment, places in itertools.groupby(real, key=segments.__getitem__):
+            yield f"segment {segment}  {' '.join(name_of(record[IDS][place]) for place in places)}"
+    if real and _are_alike(record, POSITIONS, MASKED_IDS) and _fit(record):
         shown |= {POSITIONS, MASKED_IDS, WEIGHTS}
-        weights = record.get(WEIGHTS, [1.0] * len(record[POSITIONS]))
-        masked = zip(record[POSITIONS], record[MASKED_IDS], weights)
-        real = [(place, number) for place, number, weight in masked if weight]
-        there = ", ".join(
-            f"{place} {name_of(number)} (reads {name_of(record[IDS][place])})"
-            for place, number in real
-        )
-        yield f"masked     {len(real)} of at most {len(record[POSITIONS])}: {there}"
+        yield _masked_line(record, name_of)
     for name in sorted(record.keys() - shown):
-        yield f"{name}  {_few(record[name])}"
+        if real and _are_alike(record, IDS, name):
+            yield f"{name}  {' '.join(str(record[name][place]) for place in real)}"
+        else:
+            yield f"{name}  {_few(record[name])}"
 
 
-def _sequence_lines(record: Mapping[str, Sequence], name_of) -> Iterator[str]:
-    length = sum(record[MASK])
-    segments = record.get(SEGMENTS, [0] * length)
-    yield f"length     {length} of {len(record[IDS])}"
-    parts = itertools.groupby(range(length), key=lambda place: segments[place])
-    for segment, places in parts:
-        yield f"segment {segment}  {' '.join(name_of(record[IDS][place]) for place in places)}"
+def _are_alike(record: Mapping[str, Sequence], one: str, other: str) -> bool:
+    """Returns whether two features are whole numbers, as many of one as of the other."""
+    found = [record.get(name, ()) for name in (one, other)]
+    numbers = all(isinstance(value, int) for values in found for value in values)
+    return numbers and len(found[0]) == len(found[1]) > 0
+
+
+def _fit(record: Mapping[str, Sequence]) -> bool:
+    """Returns whether the masked positions are positions, and have weights."""
+    inside = all(0 <= place < len(record[IDS]) for place in record[POSITIONS])
+    return inside and len(record.get(WEIGHTS, ())) == len(record[POSITIONS])
+
+
+def _masked_line(record: Mapping[str, Sequence], name_of) -> str:
+    masked = zip(record[POSITIONS], record[MASKED_IDS], record[WEIGHTS])
+    real = [(place, number) for place, number, weight in masked if weight]
+    there = ", ".join(
+        f"{place} {name_of(number)} (reads {name_of(record[IDS][place])})" for place, number in real
+    )
+    return f"masked     {len(real)} of at most {len(record[POSITIONS])}: {there}"
 
 
 def _few(found: Sequence) -> str:

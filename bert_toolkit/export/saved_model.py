@@ -1,6 +1,8 @@
 """Trained networks as files that programs load without this project: SavedModel and TFLite."""
 
+import copy
 import dataclasses
+import math
 import os
 import re
 import shutil
@@ -237,6 +239,15 @@ def write_serving_config(output_dir: str, name: str) -> str:
     lines += ['    model_platform: "tensorflow"', "  }", "}"]
     files.write_text(path, "\n".join(lines) + "\n")
     return path
+
+
+def for_tflite(config: modeling.BertConfig) -> modeling.BertConfig:
+    """Returns the config with gelu in the form that TFLite has an operation for."""
+    if str(config.hidden_act).lower() != "gelu":
+        return config
+    config = copy.copy(config)
+    config.hidden_act = lambda x: 0.5 * x * (1.0 + tf.math.erf(x * math.sqrt(0.5)))  # type: ignore[assignment]
+    return config
 
 
 def write_tflite(exported: Exported, path: str, dtype: str) -> None:

@@ -1,7 +1,7 @@
 """What layers compute in: chosen by the hardware where --precision=auto asks for that."""
 
 import dataclasses
-from typing import Any, TypeVar
+from typing import Any, Optional, TypeVar
 
 import tensorflow.compat.v1 as tf
 from absl import logging
@@ -36,17 +36,18 @@ def _device(use_tpu: bool) -> tuple[str, bool]:
         details = [tf.config.experimental.get_device_details(gpu) for gpu in gpus]
         has_it = all(detail.get("compute_capability", (0, 0)) >= AMPERE for detail in details)
         return f"the GPUs {'compute' if has_it else 'do not all compute'} bfloat16", has_it
-    has_it = processor_has_bfloat16()
-    return f"this processor {'computes' if has_it else 'does not compute'} bfloat16", has_it
+    processor = processor_has_bfloat16()
+    words = {True: "computes", False: "does not compute", None: "is not known to compute"}
+    return f"this processor {words[processor]} bfloat16", bool(processor)
 
 
-def processor_has_bfloat16() -> bool:
-    """Returns whether the processor multiplies in bfloat16; False where that cannot be told."""
+def processor_has_bfloat16() -> Optional[bool]:
+    """Returns whether the processor multiplies in bfloat16; None where that cannot be told."""
     try:
         with open(CPUINFO, encoding="ascii", errors="ignore") as reader:
             features = reader.read()
     except OSError:
-        return False
+        return None
     return "avx512_bf16" in features or "amx_bf16" in features
 
 
@@ -54,7 +55,7 @@ def warn_if_slow(precision: str) -> None:
     """Warns where half precision is computed by detours."""
     if precision == FLOAT32 or tf.config.list_physical_devices("GPU"):
         return
-    if precision != BFLOAT16 or not processor_has_bfloat16():
+    if precision != BFLOAT16 or processor_has_bfloat16() is False:
         logging.warning(
             "--precision=%s: this processor cannot compute in it and will be slow; use float32",
             precision,

@@ -69,3 +69,43 @@ def test_what_is_no_data_is_named(tmp_path):
         inspect_records.run(inspect_records.Options(input_file=str(tmp_path / "text")))
     with pytest.raises(UserError, match="--input_file.*nothing"):
         inspect_records.run(inspect_records.Options(input_file=str(tmp_path / "nothing*")))
+
+
+def test_what_runs_along_a_sequence_is_shown_for_its_tokens():
+    record = {
+        "input_ids": [101, 7, 102, 0],
+        "input_mask": [1, 1, 1, 0],
+        "segment_ids": [0, 0, 1, 0],
+        "label_ids": [0, 3, 0, 0],
+    }
+    assert list(inspect_records.record_lines(record, {101: "[CLS]", 7: "a"})) == [
+        "length     3 of 4",
+        "segment 0  [CLS] a",
+        "segment 1  <id 102>",
+        "label_ids  0 3 0",
+    ]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"input_ids": []},
+        {"input_mask": [1, 1, 1]},
+        {"input_mask": [1.0, 1.0]},
+        {"segment_ids": [], "masked_lm_positions": [5]},
+        {"masked_lm_weights": []},
+        {"masked_lm_ids": [b"a"]},
+    ],
+)
+def test_records_that_do_not_fit_together_are_listed(changes):
+    record = {
+        "input_ids": [1, 2],
+        "input_mask": [1, 1],
+        "segment_ids": [0, 0],
+        "masked_lm_positions": [1],
+        "masked_lm_ids": [4],
+        "masked_lm_weights": [1.0],
+    }
+    lines = list(inspect_records.record_lines({**record, **changes}, None))
+    for name, values in changes.items():
+        assert f"{name}  {inspect_records._few(values)}" in lines
