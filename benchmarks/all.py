@@ -68,15 +68,9 @@ def page(rows: list[dict], roofline: dict) -> str:
         )
     if roofline:
         best = roofline["best"]
-        lines += [
-            "",
-            f"Plain products reach {best / 1e9:.0f} GFLOP/s on 2 threads.",
-            "",
-        ]
-        lines += [
-            "| work | GFLOP of products a step | share of the best | the least a step takes |"
-        ]
-        lines.append("|---|---|---|---|")
+        lines += ["", f"Plain products reach {best / 1e9:.0f} GFLOP/s on 2 threads.", ""]
+        lines += ["| work | GFLOP a step | share of the best | the least a step takes |"]
+        lines += ["|---|---|---|---|"]
         for work, operations, rate in roofline["works"]:
             least = operations / best
             lines.append(f"| {work} | {operations / 1e9:.0f} | {rate / best:.0%} | {least:.2f} s |")
@@ -105,7 +99,7 @@ def main() -> None:
         environment = {
             **os.environ,
             table.ROWS: os.path.join(directory, "rows"),
-            "BENCHMARK_ROOFLINE": os.path.join(directory, "roofline"),
+            table.ROOFLINE: os.path.join(directory, "roofline"),
         }
         for name, flags in commands(arguments).items():
             if name not in only:
@@ -120,8 +114,8 @@ def main() -> None:
             if os.path.exists(environment[table.ROWS]):
                 text = pathlib.Path(environment[table.ROWS]).read_text(encoding="utf-8")
                 rows = [json.loads(line) for line in text.splitlines()]
-            if os.path.exists(environment["BENCHMARK_ROOFLINE"]):
-                text = pathlib.Path(environment["BENCHMARK_ROOFLINE"]).read_text(encoding="utf-8")
+            if os.path.exists(environment[table.ROOFLINE]):
+                text = pathlib.Path(environment[table.ROOFLINE]).read_text(encoding="utf-8")
                 roofline = json.loads(text)
             pathlib.Path(arguments.output).write_text(page(rows, roofline), encoding="utf-8")
     print(page(rows, roofline))

@@ -101,8 +101,7 @@ def run_peer(arguments: argparse.Namespace, seed: int) -> tuple[float, float, fl
 def measure(command: list[str]) -> tuple[float, float, str]:
     """Returns seconds and peak memory in MB of a process, and what it printed."""
     start = time.monotonic()
-    environment = {**os.environ, "OMP_NUM_THREADS": "2"}
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     printed = process.stdout.read()
     _, status, usage = os.wait4(process.pid, 0)

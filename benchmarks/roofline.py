@@ -18,6 +18,7 @@ import time
 
 import numpy as np
 import steps
+import table
 
 THREADS = steps.THREADS
 
@@ -97,7 +98,7 @@ def main() -> None:
             f" {share:.0%} of the best; no step can take less than {operations / best:.3f} s",
             flush=True,
         )
-    path = os.environ.get("BENCHMARK_ROOFLINE")
+    path = os.environ.get(table.ROOFLINE)
     if path:
         with open(path, "w", encoding="utf-8") as writer:
             json.dump({"best": best, "works": found}, writer)

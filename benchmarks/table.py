@@ -1,7 +1,7 @@
 """Rows that benchmarks leave for `benchmarks/all.py`, and facts about the machine.
 
 A benchmark prints for its reader; where BENCHMARK_ROWS names a file, it also appends there what
-belongs in the one table.
+belongs in the one table. roofline.py writes its own to the file that BENCHMARK_ROOFLINE names.
 """
 
 import json
@@ -10,7 +10,7 @@ import pathlib
 import platform
 import re
 
-ROWS = "BENCHMARK_ROWS"
+ROWS, ROOFLINE = "BENCHMARK_ROWS", "BENCHMARK_ROOFLINE"
 
 
 def add(work: str, ours: float, peer: float, name: str, unit: str = "s", conditions: str = ""):
