@@ -238,6 +238,7 @@ def run_torch(arguments, work, batches, bfloat16=False):
 
 WAYS = {
     "ours": run_ours,
+    "ours bfloat16": lambda *work: run_ours(*work, precision="bfloat16"),
     "published way": lambda *work: run_ours(*work, remove_padding=False),
     "in 4 parts": lambda *work: run_ours(*work, parts=4),
     "xla": lambda *work: run_ours(*work, xla=True, static_shapes=True, remove_padding=False),

@@ -82,7 +82,10 @@ class _FirstImport(importlib.abc.MetaPathFinder):
         execute = loader.exec_module
 
         def exec_module(module):
-            with _without_keras(), _without_notes() if self._quiet else contextlib.nullcontext():
+            with (
+                without_modules(*_KERAS),
+                _without_notes() if self._quiet else contextlib.nullcontext(),
+            ):
                 execute(module)
 
         loader.exec_module = exec_module
@@ -90,14 +93,14 @@ class _FirstImport(importlib.abc.MetaPathFinder):
 
 
 @contextlib.contextmanager
-def _without_keras() -> Iterator[None]:
-    """Lets the import of Keras fail, which TensorFlow passes over."""
-    names = [name for name in _KERAS if name not in sys.modules]
-    sys.modules.update(dict.fromkeys(names))  # type: ignore[arg-type]
+def without_modules(*names: str) -> Iterator[None]:
+    """Lets the import of modules that are not imported yet fail, for importers that do without."""
+    held_back = [name for name in names if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(held_back))  # type: ignore[arg-type]
     try:
         yield
     finally:
-        for name in names:
+        for name in held_back:
             del sys.modules[name]
 
 

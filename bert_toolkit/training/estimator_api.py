@@ -18,6 +18,7 @@ import types
 from collections.abc import Iterator
 from typing import Any
 
+from bert_toolkit import tensorflow_start
 from bert_toolkit.errors import UserError
 
 # The modes a network is built in: the values of Estimator's ModeKeys.
@@ -41,7 +42,8 @@ def load() -> Any:
         return tf.compat.v1.estimator
     _check_wheel(tf.__version__)
     try:
-        with _supplied():
+        # Estimator asks for Keras, and that for scikit-learn if it is there, with all of scipy.
+        with _supplied(), tensorflow_start.without_modules("sklearn"):
             return importlib.import_module("tensorflow_estimator._api.v1.estimator")
     except (ImportError, AttributeError) as error:
         raise UserError(
