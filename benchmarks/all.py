@@ -38,13 +38,16 @@ def commands(arguments: argparse.Namespace) -> dict[str, list[str]]:
     vocabulary = f"--vocab_file={arguments.bert_dir}/vocab.txt"
     texts = [str(path) for path in sorted(pathlib.Path(arguments.texts).glob("*.txt"))]
     tokens = "tokens,sentences" if arguments.sentences else "tokens"
+    ways = ["ours", "torch float32"]
+    if arguments.bfloat16:
+        ways += ["ours bfloat16", "torch bfloat16"]
     return {
         "first_vector": [model],
         "tokenization": [vocabulary, "--repetitions=3", *texts],
         "create_pretraining_data": [vocabulary, "--repetitions=3", "--no-memory", *texts],
         "roofline": [model, reviews, text],
         "steps": [model, reviews, text, peer, "--steps=5", "--repetitions=3"]
-        + ["--ways=ours,torch float32" + (",torch bfloat16" if arguments.bfloat16 else "")],
+        + [f"--ways={','.join(ways)}"],
         "extract_features": [model, reviews, peer, "--rounds=1", f"--works={tokens}"]
         + ["--counts=1000"],
         "finetune": [model, f"--data_dir={arguments.reviews}", peer, "--seeds=1"],

@@ -4,7 +4,7 @@
 
 Each run is run_classifier.py as a user would start it: one epoch, batch 32, 64 tokens, rate 5e-5.
 With --peer_python=PYTHON, whose environment has torch and transformers, a plain program with these
-does the same in turns, in float32 on 2 threads, for data in SST-2's layout: batches padded to their
+does the same in turns, in the same precision on 2 threads, for data in SST-2's layout: batches padded to their
 longest, AdamW, the rate falling linearly after a tenth of warm-up, the gradient clipped, then the
 accuracy on dev.
 """
@@ -26,7 +26,8 @@ ROOT = pathlib.Path(__file__).parent.parent
 PEER = """
 import csv, json, sys
 import torch, transformers
-data_dir, bert_dir, seed = sys.argv[1], sys.argv[2], int(sys.argv[3])
+data_dir, bert_dir, seed, precision = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4]
+half = torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16")
 torch.set_num_threads(2)
 torch.manual_seed(seed)
 transformers.logging.set_verbosity_error()
@@ -52,14 +53,16 @@ schedule = transformers.get_linear_schedule_with_warmup(
 )
 model.train()
 for inputs, labels in training:
-    model(**inputs, labels=labels).loss.backward()
+    with half:
+        loss = model(**inputs, labels=labels).loss
+    loss.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()
     schedule.step()
     optimizer.zero_grad()
 model.eval()
 right = total = 0
-with torch.no_grad():
+with torch.no_grad(), half:
     for inputs, labels in batches("dev", False):
         right += int((model(**inputs).logits.argmax(-1) == labels).sum())
         total += len(labels)
@@ -83,6 +86,7 @@ def run(arguments: argparse.Namespace, seed: int, output_dir: str) -> tuple[floa
         "--learning_rate=5e-5",
         "--num_train_epochs=1",
         f"--seed={seed}",
+        f"--precision={arguments.precision}",
     ]
     seconds, memory, _ = measure(command)
     results = json.loads(pathlib.Path(output_dir, "eval_results.json").read_text())
@@ -93,7 +97,7 @@ def run_peer(arguments: argparse.Namespace, seed: int) -> tuple[float, float, fl
     """Returns the same of transformers on torch."""
     command = [arguments.peer_python, "-c", PEER]
     seconds, memory, printed = measure(
-        [*command, arguments.data_dir, arguments.bert_dir, str(seed)]
+        [*command, arguments.data_dir, arguments.bert_dir, str(seed), arguments.precision]
     )
     return json.loads(printed.splitlines()[-1]), seconds, memory
 
@@ -117,6 +121,7 @@ def main() -> None:
     parser.add_argument("--bert_dir", required=True)
     parser.add_argument("--task_name", default="sst-2")
     parser.add_argument("--seeds", default="1,2,3")
+    parser.add_argument("--precision", default="float32", choices=["float32", "bfloat16"])
     parser.add_argument("--peer_python", help="has torch and transformers")
     arguments = parser.parse_args()
     if hasattr(os, "sched_setaffinity"):  # both on two cores
@@ -140,7 +145,7 @@ def main() -> None:
     if arguments.peer_python:
         ours, peer = (statistics.median(run[1] for run in runs) for runs in rows.values())
         print(f"ours is {peer / ours:.2f} x as fast")
-        conditions = "reviews, one epoch, batch 32, 64 tokens, start and evaluation included"
+        conditions = f"reviews, one epoch, {arguments.precision}, start and evaluation included"
         table.add("fine-tune, whole command", ours, peer, "transformers", "s", conditions)
 
 

@@ -247,6 +247,9 @@ WAYS = {
     "torch bfloat16": lambda *work: run_torch(*work, bfloat16=True),
 }
 
+# torch's ways, and those of ours that compute in the same precision.
+OURS_BESIDE = {"torch float32": "ours", "torch bfloat16": "ours bfloat16"}
+
 
 def run_once(arguments):
     """Prints the median of the seconds of a step, and the peak of memory in MB."""
@@ -314,10 +317,10 @@ def compare(arguments, work, file):
             f"   ours is {medians[way] / medians[ways[0]]:.2f} x as fast",
             flush=True,
         )
-        if way.startswith("torch") and "ours" in medians:
-            table.add(
-                CONDITIONS[work][0], medians["ours"], medians[way], way, "s", CONDITIONS[work][1]
-            )
+        ours = OURS_BESIDE.get(way)
+        if ours in medians:
+            what, conditions = CONDITIONS[work]
+            table.add(what, medians[ours], medians[way], way, "s", conditions)
 
 
 # Work -> what it is called in the table, and under which conditions.
