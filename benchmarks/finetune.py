@@ -4,9 +4,9 @@
 
 Each run is run_classifier.py as a user would start it: one epoch, batch 32, 64 tokens, rate 5e-5.
 With --peer_python=PYTHON, whose environment has torch and transformers, a plain program with these
-does the same in turns, in the same precision on 2 threads, for data in SST-2's layout: batches padded to their
-longest, AdamW, the rate falling linearly after a tenth of warm-up, the gradient clipped, then the
-accuracy on dev.
+does the same in turns, in the same precision on 2 threads, for data in SST-2's layout: batches
+padded to their longest, AdamW, the rate falling linearly after a tenth of warm-up, the gradient
+clipped, then the accuracy on dev.
 """
 
 import argparse
