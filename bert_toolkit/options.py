@@ -281,7 +281,7 @@ class DeviceOptions:
 
 @dataclasses.dataclass(frozen=True)
 class CheckpointOptions:
-    """When checkpoints are written, how many are kept, and what becomes of those there are."""
+    """When checkpoints and progress are written, and what becomes of checkpoints there are."""
 
     save_checkpoints_steps: int = option(1000, "Steps between checkpoints.", lower=1)
     keep_checkpoint_max: int = option(
@@ -301,6 +301,11 @@ class CheckpointOptions:
     profile_steps: Optional[Sequence[str]] = option(
         None, "First and last step of which to write a profile for TensorBoard: 10,15."
     )
+    log_every_steps: int = option(
+        100,
+        "Steps between lines of progress, in the log, in training_log.jsonl and for TensorBoard.",
+        lower=1,
+    )
 
     def run_config(self) -> dict[str, Any]:
         """Returns the part that an Estimator's configuration has of it."""
@@ -308,6 +313,7 @@ class CheckpointOptions:
             "save_checkpoints_steps": self.save_checkpoints_steps,
             "keep_checkpoint_max": self.keep_checkpoint_max,
             "keep_checkpoint_every_n_hours": self.keep_checkpoint_every_n_hours,
+            "save_summary_steps": self.log_every_steps,
         }
 
 

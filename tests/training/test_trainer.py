@@ -34,6 +34,8 @@ def test_configuration_of_a_run(tmp_path):
     )
     assert (config.keep_checkpoint_max, config.keep_checkpoint_every_n_hours) == (2, 1.5)
     assert config.session_config.gpu_options.allow_growth
+    assert config.save_summary_steps == 100
+    assert config.session_config.intra_op_parallelism_threads == 0  # as many as TensorFlow takes
 
 
 def test_tpu_flags_make_a_tpu_estimator(tmp_path):
