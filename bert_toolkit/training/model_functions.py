@@ -136,6 +136,9 @@ def _initial_weights(
         return None
     fitting = restore.fit(init_checkpoint, variables)
     logging.info("%s: %s", init_checkpoint.source, fitting.text())
+    if logging.level_debug():
+        there = checkpoint_files.shapes(init_checkpoint.prefix)
+        logging.debug("%s", restore.origins(fitting, there, variables))
     restore.warn_of_new_encoder_variables(fitting)
     if not training:
         restore.check_complete(fitting, init_checkpoint.source, if_untrained)
