@@ -254,6 +254,12 @@ class DeviceOptions:
         "Give the same weights to the last bit in every run on the same machine, interrupted or"
         " not; slower on GPUs.",
     )
+    num_threads: int = option(
+        0,
+        "Threads on the CPU that compute, inside of operations and beside each other: for a machine"
+        " that is shared, or a batch system that gives so many cores. 0 for one a core.",
+        lower=0,
+    )
     tpu_name: Optional[str] = option(None, "The Cloud TPU to use: a name or a grpc:// address.")
     tpu_zone: Optional[str] = option(None, "Zone of the Cloud TPU; found out when not given.")
     gcp_project: Optional[str] = option(None, "Project of the Cloud TPU; found out when not given.")

@@ -40,7 +40,8 @@ def test_lines_of_progress_come_every_so_many_steps(flags, caplog):
     train(flags, log_every_steps=2)
     with open(f"{flags['output_dir']}/training_log.jsonl", encoding="utf-8") as log:
         assert [json.loads(line)["step"] for line in log] == [1, 2, 4]
-    assert "step 2/4: loss " in caplog.text and "step 3/4" not in caplog.text
+    assert "step 2/4: loss " in caplog.text
+    assert "step 3/4" not in caplog.text
     [events] = glob.glob(f"{flags['output_dir']}/events.out.tfevents.*")
     steps = {
         event.step
