@@ -37,6 +37,7 @@ from bert_toolkit.options import (
     WindowOptions,
     check,
     option,
+    show_examples_option,
     window_option,
 )
 from bert_toolkit.text import words
@@ -77,8 +78,8 @@ class Options(ModelOptions, WindowOptions, DeviceOptions):
     layers: str = option(
         "-1,-2,-3,-4",
         "Layers to write, separated by commas: -1 is the last, -2 the one below; 0 is the"
-        " first; 0..5 for several, all, or last-four; embeddings for what the first layer reads, the"
-        " normalized sum of the three embeddings. Layers above are not computed.",
+        " first; 0..5 for several, all, or last-four; embeddings for what the first layer reads,"
+        " the normalized sum of the three embeddings. Layers above are not computed.",
     )
     combine: str = option(
         "separate",
@@ -118,6 +119,7 @@ class Options(ModelOptions, WindowOptions, DeviceOptions):
         "Directory for TensorBoard's embedding projector (tensorboard --logdir): its points are"
         " lines with --pooling, else tokens.",
     )
+    show_examples: int = show_examples_option()
     batch_size: int = option(32, "Sequences in a batch, over all devices.", lower=1)
     use_one_hot_embeddings: bool = option(
         False, "Look embeddings up by a matrix product, which TPUs do faster."
@@ -140,6 +142,7 @@ class Options(ModelOptions, WindowOptions, DeviceOptions):
             "dtype",
             "lines_per_shard",
             "resume",
+            "show_examples",
         ),
         "Vectors": (
             "layers",
@@ -246,6 +249,7 @@ def run(options: Options) -> int:
         ),
         bytes_per_token(model.config.hidden_size, layers, options),
         static_shapes=options.static_shapes,
+        shown=options.show_examples,
     )
     with checkpoint_files.as_tensorflow(model.init_checkpoint) as init_checkpoint:
         compute = dataclasses.replace(

@@ -123,6 +123,16 @@ def check(conflicts: Sequence[str]) -> None:
         raise UserError("\n".join(conflicts))
 
 
+def show_examples_option() -> Any:
+    """Returns the option of how many examples are shown as the model reads them."""
+    return option(
+        0,
+        "Show so many of the first examples of each file in the log, as the model reads them: text,"
+        " tokens, ids, mask, segments and labels.",
+        lower=0,
+    )
+
+
 # --- Options that several commands share, with the names and defaults of the published scripts ---
 
 
@@ -437,6 +447,7 @@ class FinetuneOptions(TrainingOptions):
         "The model to evaluate and predict with: best, last, or a path; without it, the best if"
         " there is one.",
     )
+    show_examples: int = show_examples_option()
     eval_batch_size: int = option(8, "Examples in a batch of evaluation.", lower=1)
     predict_batch_size: int = option(8, "Examples in a batch of prediction.", lower=1)
 

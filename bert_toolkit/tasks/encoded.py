@@ -10,6 +10,7 @@ from bert_toolkit.io import files, tfrecord
 from bert_toolkit.io.progress import Progress
 from bert_toolkit.tasks.base import EncodedSplit, Task
 from bert_toolkit.text import encoding, tokenizer_rules
+from bert_toolkit.text import shown as shown_records
 from tokenization import FullTokenizer
 
 # Records that are sorted by length together, where the order of examples does not matter: batches
@@ -25,6 +26,7 @@ def write(
     tokenizer: FullTokenizer,
     by_length: bool,
     copies: Optional[Sequence[int]] = None,
+    shown: int = 0,
 ) -> EncodedSplit:
     """Writes the records of examples and says what they are made of.
 
@@ -36,6 +38,7 @@ def write(
       tokenizer: of the model, to count tokens that it does not know.
       by_length: whether records may be sorted, rather than stay in the order of examples.
       copies: how many times each example counts; once, if not given.
+      shown: how many of the first examples to log.
     """
     schema = task.schema()
     owners: list[int] = []
@@ -60,6 +63,8 @@ def write(
                 counts.add(encoded)
                 record = schema.encode({**_sequence(encoded), **own_features})
                 length = len(encoded.input_ids)
+                if number < shown:
+                    _show(what, example, record, tokenizer)
                 waiting += [(length, number, record)] * (copies[number] if copies else 1)
             if len(waiting) >= SORTED_TOGETHER:
                 flush()
@@ -68,6 +73,14 @@ def write(
     logging.info("%s: %s", what, counts.text(len(examples)))
     tokenizer_rules.warn_of_unknown(what, counts.unknown, counts.tokens)
     return EncodedSplit(path, examples, np.array(owners, np.int64))
+
+
+def _show(what: str, example: Any, record: bytes, tokenizer: FullTokenizer) -> None:
+    """Logs what an example became."""
+    record_values = shown_records.values_of(tfrecord.features_of(record, what))
+    shown_records.log_example(
+        record_values, tokenizer.inv_vocab, [("split", what), *shown_records.facts_of(example)]
+    )
 
 
 def _sequence(encoded: encoding.Encoded) -> dict[str, Any]:

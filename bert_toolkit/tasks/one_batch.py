@@ -69,7 +69,7 @@ def learn(
       task: encodes the examples, and makes the network.
       examples: of the batch; each makes one sequence.
       model: to start from. Nothing is written to its directory.
-      options: TrainingOptions.
+      options: FinetuneOptions.
       steps: at most.
       enough: the loss at which to stop.
 
@@ -81,7 +81,13 @@ def learn(
         checkpoint_files.as_tensorflow(model.init_checkpoint) as init_checkpoint,
     ):
         split = encoded.write(
-            f"{directory}/batch.tf_record", "one batch", task, examples, model.tokenizer, False
+            f"{directory}/batch.tf_record",
+            "one batch",
+            task,
+            examples,
+            model.tokenizer,
+            by_length=False,
+            shown=options.show_examples,
         )
         network = task.network(model.without_dropout(), options.compute())
         training = Training.of(options, steps, 0)
