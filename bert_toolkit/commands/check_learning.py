@@ -315,10 +315,14 @@ def _learned(trial: Any, rows: int, blind: float, options: Options) -> Finding:
     )
     if losses[-1] <= LEARNED * blind:
         return Finding(name, found)
-    advice = (
-        f"at most {LEARNED * blind:.4f} was expected; see the other lines, try a --learning_rate"
-        " three times as high or low, or more --check_steps"
-    )
+    advice = f"expected {LEARNED * blind:.4f} or less; "
+    if losses[-1] > losses[0]:
+        advice += f"it rose: try a smaller --learning_rate than {options.learning_rate:g}"
+    else:
+        advice += (
+            "see the other lines, and whether labels can be told from the texts; try a larger"
+            f" --learning_rate than {options.learning_rate:g}, or more --check_steps"
+        )
     return Finding(name, found, advice)
 
 
@@ -331,8 +335,8 @@ def _update(part: str, size: Optional[float], options: Options, is_new: bool) ->
     if size < least or (size > most and not is_new):  # what starts small may move far
         found, other = ("less", "larger") if size < least else ("more", "smaller")
         advice = (
-            f"{found} than the usual {least:g} to {most:g}; try a {other} --learning_rate than"
-            f" {options.learning_rate:g}"
+            f"{found} than the usual {least:.0e} to {most:.0e}: a {other} --learning_rate than"
+            f" {options.learning_rate:g}?"
         )
     return Finding(name, f"{size:.1e} of the weights in a step", advice)
 

@@ -49,7 +49,7 @@ def test_lines_of_progress_come_every_so_many_steps(flags, caplog):
         for value in event.summary.value
         if value.tag == "loss"
     }
-    assert {2, 4} <= {step for step in steps if step} or {1, 3} <= steps
+    assert steps == {1, 3}  # the Estimator counts from the first
 
 
 @pytest.mark.slow
