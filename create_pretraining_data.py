@@ -14,6 +14,7 @@ A large corpus, 200 files made by 8 processes, to go on with if it was interrupt
 """
 
 import dataclasses
+import itertools
 import math
 import os
 from collections.abc import Sequence
@@ -22,12 +23,13 @@ from typing import ClassVar, Optional
 from absl import logging
 
 from bert_toolkit import cli
-from bert_toolkit.io import files
+from bert_toolkit.io import files, tfrecord
 from bert_toolkit.io.progress import duration, size
-from bert_toolkit.options import RuleOptions, TokenizerOptions, check, option
+from bert_toolkit.options import RuleOptions, TokenizerOptions, check, option, show_examples_option
 from bert_toolkit.pretraining import corpus, forecast, masking, shard_runs, shards
 from bert_toolkit.pretraining.shards import Recipe, Shard, Summary
-from bert_toolkit.text import tokenizer_rules
+from bert_toolkit.text import shown, tokenizer_rules
+from tokenization import load_vocab
 
 PUBLISHED_MASKED_LM_PROB = 0.15
 PUBLISHED_PREDICTIONS = 20
@@ -113,6 +115,7 @@ class Options(TokenizerOptions):
         "Choose the masked tokens now. Without, run_pretraining.py chooses them anew in every"
         " epoch: the files are smaller, and one copy of the text is enough.",
     )
+    show_examples: int = show_examples_option()
     num_shards: Optional[int] = option(
         None,
         "Divide the documents among so many files, each made on its own: memory is needed for one"
@@ -139,7 +142,7 @@ class Options(TokenizerOptions):
     )
 
     GROUPS: ClassVar = {
-        "Input and output": ("input_file", "output_file", "dry_run"),
+        "Input and output": ("input_file", "output_file", "dry_run", "show_examples"),
         "Tokenization": (TokenizerOptions, RuleOptions, "word_separator"),
         "Instances": (
             "max_seq_length",
@@ -243,12 +246,16 @@ def run(options: Options) -> Summary:
     )
     if not _divides(input_files, options):
         summary = _make_one(input_files, recipe, options)
+        first = options.output_files()[0]
     else:
         directory = os.path.dirname(options.output_files()[0])
         with corpus.unpacked(input_files, directory) as plain_files:
             text = corpus.Corpus.of(plain_files, input_files)
-            summary = shard_runs.make_all(text, recipe, options.shard_run(text.size))
+            shard_run = options.shard_run(text.size)
+            summary = shard_runs.make_all(text, recipe, shard_run)
+            first = shard_run.shards(text)[0].outputs[0]
     _check_summary(summary, recipe.settings, options)
+    _show_examples(first, options)
     tokenizer_rules.warn_of_unknown(
         f"--input_file={options.input_file}", summary.unknown_tokens, summary.tokens
     )
@@ -303,6 +310,17 @@ def _check_summary(summary: Summary, settings: masking.Settings, options: Option
             " only: next-sentence prediction learns nothing. Put a blank line between documents,"
             " not sentences."
         )
+
+
+def _show_examples(path: str, options: Options) -> None:
+    """Logs the first instances of a file."""
+    if not options.show_examples:
+        return
+    tokens = {number: token for token, number in load_vocab(options.vocab_file or "").items()}
+    records = itertools.islice(tfrecord.read_records(path), options.show_examples)
+    for number, data in enumerate(records, 1):
+        features = tfrecord.features_of(data, f"{path} record {number}")
+        shown.log_example(shown.values_of(features), tokens)
 
 
 def _forecast(input_files: Sequence[str], recipe: Recipe, options: Options) -> Summary:

@@ -26,7 +26,7 @@ from absl import logging
 from bert_toolkit import cli
 from bert_toolkit.errors import UserError
 from bert_toolkit.features import feature_shards, lines, neighbors, projector, writers
-from bert_toolkit.features.layers import parse_layers
+from bert_toolkit.features.layers import Layer, parse_layers
 from bert_toolkit.io import background, files
 from bert_toolkit.io.progress import Progress, size
 from bert_toolkit.options import (
@@ -37,6 +37,7 @@ from bert_toolkit.options import (
     WindowOptions,
     check,
     option,
+    show_examples_option,
     window_option,
 )
 from bert_toolkit.text import words
@@ -77,7 +78,8 @@ class Options(ModelOptions, WindowOptions, DeviceOptions):
     layers: str = option(
         "-1,-2,-3,-4",
         "Layers to write, separated by commas: -1 is the last, -2 the one below; 0 is the"
-        " first; 0..5 for several, all, or last-four. Layers above are not computed.",
+        " first; 0..5 for several, all, or last-four; embeddings for what the first layer reads,"
+        " the normalized sum of the three embeddings. Layers above are not computed.",
     )
     combine: str = option(
         "separate",
@@ -117,6 +119,7 @@ class Options(ModelOptions, WindowOptions, DeviceOptions):
         "Directory for TensorBoard's embedding projector (tensorboard --logdir): its points are"
         " lines with --pooling, else tokens.",
     )
+    show_examples: int = show_examples_option()
     batch_size: int = option(32, "Sequences in a batch, over all devices.", lower=1)
     use_one_hot_embeddings: bool = option(
         False, "Look embeddings up by a matrix product, which TPUs do faster."
@@ -139,6 +142,7 @@ class Options(ModelOptions, WindowOptions, DeviceOptions):
             "dtype",
             "lines_per_shard",
             "resume",
+            "show_examples",
         ),
         "Vectors": (
             "layers",
@@ -245,6 +249,7 @@ def run(options: Options) -> int:
         ),
         bytes_per_token(model.config.hidden_size, layers, options),
         static_shapes=options.static_shapes,
+        shown=options.show_examples,
     )
     with checkpoint_files.as_tensorflow(model.init_checkpoint) as init_checkpoint:
         compute = dataclasses.replace(
@@ -282,7 +287,7 @@ def check_files(options: Options) -> None:
         writers.check_libraries(options.format)
 
 
-def bytes_per_token(hidden_size: int, layers: list[int], options: Options) -> int:
+def bytes_per_token(hidden_size: int, layers: list[Layer], options: Options) -> int:
     """Returns how much memory the features of a token take until they are written."""
     if options.pooling != "none":
         return 0
@@ -290,7 +295,7 @@ def bytes_per_token(hidden_size: int, layers: list[int], options: Options) -> in
     return 4 * hidden_size * width
 
 
-def make_layout(options: Options, layers: list[int]) -> writers.FeatureLayout:
+def make_layout(options: Options, layers: list[Layer]) -> writers.FeatureLayout:
     """Returns what is written of each line."""
     names: dict[str, Any] = {f"layer_{number}": number for number in layers}
     if options.pooling != "none":

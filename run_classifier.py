@@ -83,7 +83,7 @@ class Options(DataOptions, ModelOptions, WindowOptions, FinetuneOptions):
     )
 
     GROUPS: ClassVar = {
-        "Data": (DataOptions,),
+        "Data": (DataOptions, "show_examples"),
         "What to do": ("output_dir", "do_train", "do_eval", "do_predict"),
         "Model": (
             ModelOptions,

@@ -16,6 +16,7 @@ import dataclasses
 import os
 from typing import Any, ClassVar, Optional
 
+import numpy as np
 from absl import logging
 
 from bert_toolkit import cli
@@ -373,6 +374,7 @@ def evaluate(trainer, eval_files: list[str], data: Data, options: Options) -> di
         "evaluating",
         steps,
     )
+    metrics["masked_lm_perplexity"] = np.exp(np.float64(metrics["masked_lm_loss"]))
     metrics_files.write_metrics(os.path.join(options.output_dir, "eval_results"), metrics)
     return metrics
 

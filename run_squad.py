@@ -105,6 +105,7 @@ class Options(ModelOptions, FinetuneOptions):
             "predict_file",
             "version_2_with_negative",
             "on_bad_row",
+            "show_examples",
         ),
         "What to do": ("output_dir", "do_train", "do_eval", "do_predict"),
         "Model": (

@@ -116,6 +116,7 @@ class Options(ModelOptions, WindowOptions, FinetuneOptions):
             "scheme",
             "eval_split",
             "on_bad_row",
+            "show_examples",
         ),
         "What to do": ("output_dir", "do_train", "do_eval", "do_predict"),
         "Model": (

@@ -202,6 +202,7 @@ def _quiet_logs() -> None:
         # Its warnings are about functions that TensorFlow itself calls, its notes about sessions
         # and graphs.
         python_logging.getLogger("tensorflow").setLevel(python_logging.ERROR)
+        python_logging.getLogger("h5py").setLevel(python_logging.INFO)  # with --verbosity=1, too
         warnings.filterwarnings("ignore", module="tensorflow")
         logging.get_absl_handler().setFormatter(_PlainFormatter())
 

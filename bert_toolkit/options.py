@@ -123,6 +123,16 @@ def check(conflicts: Sequence[str]) -> None:
         raise UserError("\n".join(conflicts))
 
 
+def show_examples_option() -> Any:
+    """Returns the option of how many examples are shown as the model reads them."""
+    return option(
+        0,
+        "Show so many of the first examples of each file in the log, as the model reads them: text,"
+        " tokens, ids, mask, segments and labels.",
+        lower=0,
+    )
+
+
 # --- Options that several commands share, with the names and defaults of the published scripts ---
 
 
@@ -254,6 +264,12 @@ class DeviceOptions:
         "Give the same weights to the last bit in every run on the same machine, interrupted or"
         " not; slower on GPUs.",
     )
+    num_threads: int = option(
+        0,
+        "Threads on the CPU that compute, inside of operations and beside each other: for a machine"
+        " that is shared, or a batch system that gives so many cores. 0 for one a core.",
+        lower=0,
+    )
     tpu_name: Optional[str] = option(None, "The Cloud TPU to use: a name or a grpc:// address.")
     tpu_zone: Optional[str] = option(None, "Zone of the Cloud TPU; found out when not given.")
     gcp_project: Optional[str] = option(None, "Project of the Cloud TPU; found out when not given.")
@@ -281,7 +297,7 @@ class DeviceOptions:
 
 @dataclasses.dataclass(frozen=True)
 class CheckpointOptions:
-    """When checkpoints are written, how many are kept, and what becomes of those there are."""
+    """When checkpoints and progress are written, and what becomes of checkpoints there are."""
 
     save_checkpoints_steps: int = option(1000, "Steps between checkpoints.", lower=1)
     keep_checkpoint_max: int = option(
@@ -301,6 +317,11 @@ class CheckpointOptions:
     profile_steps: Optional[Sequence[str]] = option(
         None, "First and last step of which to write a profile for TensorBoard: 10,15."
     )
+    log_every_steps: int = option(
+        100,
+        "Steps between lines of progress, in the log, in training_log.jsonl and for TensorBoard.",
+        lower=1,
+    )
 
     def run_config(self) -> dict[str, Any]:
         """Returns the part that an Estimator's configuration has of it."""
@@ -308,6 +329,7 @@ class CheckpointOptions:
             "save_checkpoints_steps": self.save_checkpoints_steps,
             "keep_checkpoint_max": self.keep_checkpoint_max,
             "keep_checkpoint_every_n_hours": self.keep_checkpoint_every_n_hours,
+            "save_summary_steps": self.log_every_steps,
         }
 
 
@@ -425,6 +447,7 @@ class FinetuneOptions(TrainingOptions):
         "The model to evaluate and predict with: best, last, or a path; without it, the best if"
         " there is one.",
     )
+    show_examples: int = show_examples_option()
     eval_batch_size: int = option(8, "Examples in a batch of evaluation.", lower=1)
     predict_batch_size: int = option(8, "Examples in a batch of prediction.", lower=1)
 

@@ -45,6 +45,24 @@ class Fit:
         return "; ".join(parts)
 
 
+def origins(fitting: Fit, there: Mapping[str, Sequence[int]], variables: Sequence[Any]) -> str:
+    """Returns a line for each variable: its name, its shape, where its first values come from.
+
+    Args:
+      fitting: of the checkpoint and the model.
+      there: name -> shape, of the checkpoint's variables.
+      variables: of the model, in their order. Those that only the checkpoint has come last.
+    """
+    restored = set(fitting.restored)
+    shapes_here = {variable.op.name: variable.shape.as_list() for variable in variables}
+    lines = [
+        f"{name} {shape}: {'from the checkpoint' if name in restored else 'new'}"
+        for name, shape in shapes_here.items()
+    ]
+    lines += [f"{name} {list(there[name])}: left out" for name in fitting.unused]
+    return "\n".join(lines)
+
+
 def some(names: Sequence[str], most: int = 4) -> str:
     """Returns the first of some names, and how many more there are."""
     shown = ", ".join(names[:most])

@@ -51,7 +51,9 @@ class Options(ModelOptions):
     model_name: Optional[str] = option(
         None, "Its name for TensorFlow Serving; else that of --output_dir."
     )
-    layers: str = option("-1", "Which layers, written as for bert features: -1,-2, 0..5 or all.")
+    layers: str = option(
+        "-1", "Which layers, written as for bert features: -1,-2, 0..5, all or embeddings."
+    )
     combine: str = option(
         "concat", "What to make of several layers.", choices=["concat", "mean", "sum"]
     )

@@ -16,6 +16,7 @@ import modeling
 from bert_toolkit.checkpoints import model_directory, restore
 from bert_toolkit.compute import DEFAULT_COMPUTE, ComputeOptions
 from bert_toolkit.features import vectors
+from bert_toolkit.features.layers import Layer
 from bert_toolkit.io import files
 from bert_toolkit.problems import MULTI, SINGLE, Problem
 from bert_toolkit.tasks.answering import span_network
@@ -110,7 +111,9 @@ def tagger(config: modeling.BertConfig, model: TaggingModel) -> Answers:
     return build
 
 
-def encoder(config: modeling.BertConfig, layers: list[int], made_of: vectors.Vectors) -> Answers:
+def encoder(
+    config: modeling.BertConfig, layers: Sequence[Layer], made_of: vectors.Vectors
+) -> Answers:
     """Returns what builds an encoder: "vector" [B, D] or "states" [B, S, D]."""
 
     def build(features: Mapping[str, tf.Tensor], compute: ComputeOptions) -> dict[str, tf.Tensor]:

@@ -13,6 +13,7 @@ from absl import logging
 
 from bert_toolkit.errors import UserError
 from bert_toolkit.text import encoding, tokenizer_rules
+from bert_toolkit.text import shown as shown_records
 from bert_toolkit.text.encoding import SequenceEncoder, Window
 from bert_toolkit.text.words import PIECES, Words, find_words
 from tokenization import FullTokenizer
@@ -131,6 +132,7 @@ class LineInput:
         encoding: Encoding,
         bytes_per_token: int,
         static_shapes: bool = False,
+        shown: int = 0,
     ):
         """Makes the input.
 
@@ -141,10 +143,12 @@ class LineInput:
           encoding: how.
           bytes_per_token: size of what the model gives for a token, which bounds the sorting.
           static_shapes: keep the order and pad every batch alike, as TPUs need.
+          shown: how many of the first lines to log.
         """
         self.name, self.sources = name, sources
         self.tokenizer, self.encoding = tokenizer, encoding
         self.bytes_per_token, self.static_shapes = bytes_per_token, static_shapes
+        self.shown = shown
         self.error: Optional[BaseException] = None
         self.empty: list[int] = []
         self.empty_count = self.cut_count = 0
@@ -174,6 +178,8 @@ class LineInput:
         for place, source in enumerate(self.sources):
             line = self.encoding.encode(self.tokenizer, source)
             self._count(line)
+            if place < self.shown:
+                self._show(line)
             group.append((place, line))
             tokens = sum(len(window.encoded.input_ids) for window in line.windows)
             size += tokens * self.bytes_per_token
@@ -181,6 +187,13 @@ class LineInput:
                 yield group
                 group, size = [], 0
         yield group
+
+    def _show(self, line: Line) -> None:
+        facts = [("line", line.source.number + 1), ("text", line.source.text)]
+        for number, window in enumerate(line.windows):
+            record = self._features(number, window)
+            del record["unique_ids"]
+            shown_records.log_example(record, self.tokenizer.inv_vocab, facts)
 
     def _count(self, line: Line) -> None:
         if line.source.is_query:

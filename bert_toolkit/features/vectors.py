@@ -1,13 +1,14 @@
 """Vectors of tokens and of texts: what is made of an encoder's layers."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import tensorflow.compat.v1 as tf
 
 import modeling
 from bert_toolkit.compute import DEFAULT_COMPUTE, ComputeOptions
 from bert_toolkit.errors import UserError
+from bert_toolkit.features.layers import Layer
 from bert_toolkit.training import model_functions
 from bert_toolkit.training.outputs import Network, Outputs
 
@@ -38,20 +39,20 @@ EVERY_LAYER = Vectors()
 
 def network(
     config: modeling.BertConfig,
-    layers: list[int],
+    layers: Sequence[Layer],
     compute: ComputeOptions = DEFAULT_COMPUTE,
     vectors: Vectors = EVERY_LAYER,
 ) -> Network:
     """Returns the function (features, mode) -> Outputs: BERT's layers, or what is made of them.
 
-    Predictions are "layer_N" for each layer or "combined" [B, S, D]; or with pooling "vector"
-    [B, D] and "pooled_tokens" [B]. A feature "pooling_mask" may say what to pool, else "input_mask"
-    does.
+    Predictions are "layer_N" for each layer, "layer_embeddings" for the embeddings, or "combined"
+    [B, S, D]; or with pooling "vector" [B, D] and "pooled_tokens" [B]. A feature "pooling_mask" may
+    say what to pool, else "input_mask" does.
     """
 
     def build(features: Mapping[str, tf.Tensor], mode: str) -> Outputs:
         model = model_functions.encoder(config, features, mode, compute, with_pooler=False)
-        outputs = [model.get_all_encoder_layers()[layer] for layer in layers]  # [B, S, H] each
+        outputs = [_output(model, layer) for layer in layers]  # [B, S, H] each
         predictions = {}
         if "unique_ids" in features:
             predictions["unique_ids"] = features["unique_ids"]
@@ -68,6 +69,13 @@ def network(
         return Outputs(predictions)
 
     return build
+
+
+def _output(model: modeling.BertModel, layer: Layer) -> tf.Tensor:
+    """Returns [B, S, H]: the output of a layer, or of the embeddings."""
+    if isinstance(layer, int):
+        return model.get_all_encoder_layers()[layer]
+    return model.get_embedding_output()
 
 
 def combined(outputs: list[tf.Tensor], combine: str) -> tf.Tensor:

@@ -21,7 +21,7 @@ import modeling
 from bert_toolkit.checkpoints import model_directory, restore, training_notes
 from bert_toolkit.errors import UserError
 from bert_toolkit.features import vectors
-from bert_toolkit.features.layers import parse_layers
+from bert_toolkit.features.layers import Layer, parse_layers
 from bert_toolkit.options import ModelOptions
 from bert_toolkit.text import encoding, tokenizer_rules
 from bert_toolkit.training.estimator_api import PREDICT
@@ -121,7 +121,7 @@ class Encoder:
     def __init__(
         self,
         bert_dir: str,
-        layers: Sequence[int] = (-1,),
+        layers: Sequence[Layer] = (-1,),
         combine: str = "concat",
         pooling: str = "mean",
         normalize: bool = False,

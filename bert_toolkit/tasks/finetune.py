@@ -100,6 +100,7 @@ class Finetuning:
 
         def write(file: str, what: str, rows: Sequence[Any], **more: Any) -> EncodedSplit:
             path = os.path.join(self.directory, f"{file}.tf_record")
+            more["shown"] = self.options.show_examples
             return encoded.write(path, what, self.task, rows, self._tokenizer, **more)
 
         train = None

@@ -16,8 +16,6 @@ from bert_toolkit.training.estimator_api import EVAL, PREDICT, TRAIN
 from bert_toolkit.training.outputs import Network
 from bert_toolkit.training.training_step import Training
 
-STEPS_BETWEEN_LINES = 100
-
 
 def encoder(
     config: modeling.BertConfig,
@@ -70,7 +68,7 @@ def make(
                 mode,
                 loss=step.values["loss"],
                 train_op=step.operation,
-                training_hooks=[_progress(step, training.num_train_steps, model_dir)],
+                training_hooks=[_progress(step, training, model_dir)],
             )
         outputs = network(features, mode)
         scaffold_fn = _initial_weights(mode, model_dir, init_checkpoint, use_tpu, if_untrained)
@@ -93,14 +91,20 @@ def make(
     return model_fn
 
 
-def _progress(step: training_step.Step, last_step: int, model_dir: str) -> tf.train.SessionRunHook:
+def _progress(
+    step: training_step.Step, training: Training, model_dir: str
+) -> tf.train.SessionRunHook:
     """Writes the values to TensorBoard and returns the hook that shows them."""
     for name, value in step.values.items():
         if name != "loss":  # the Estimator writes that one itself
             tf.summary.scalar(name, value)
     writes_to = model_dir if cluster.is_chief() else None
     return hooks.TrainingProgress(
-        last_step, STEPS_BETWEEN_LINES, step.values, step.tokens, writes_to
+        training.num_train_steps,
+        training.steps_between_lines,
+        step.values,
+        step.tokens,
+        writes_to,
     )
 
 
@@ -132,6 +136,9 @@ def _initial_weights(
         return None
     fitting = restore.fit(init_checkpoint, variables)
     logging.info("%s: %s", init_checkpoint.source, fitting.text())
+    if logging.level_debug():
+        there = checkpoint_files.shapes(init_checkpoint.prefix)
+        logging.debug("%s", restore.origins(fitting, there, variables))
     restore.warn_of_new_encoder_variables(fitting)
     if not training:
         restore.check_complete(fitting, init_checkpoint.source, if_untrained)

@@ -241,7 +241,12 @@ def run_config(
     strategy: Any = None,
 ) -> Any:
     """Returns the RunConfig of a run on CPU or GPUs."""
-    session_config = tf.ConfigProto(allow_soft_placement=True)
+    # The first session makes the threads of the process; all sessions of a run ask for the same.
+    session_config = tf.ConfigProto(
+        allow_soft_placement=True,
+        intra_op_parallelism_threads=device.num_threads,
+        inter_op_parallelism_threads=device.num_threads,
+    )
     if device.deterministic:
         # Independent operations then run in one order, and sums of their results are alike.
         session_config.inter_op_parallelism_threads = 1

@@ -29,6 +29,7 @@ class Training:
       num_warmup_steps: steps over which the learning rate rises from zero.
       settings: what else there is to choose of the optimizer.
       parts: how many a batch is computed in, one after the other.
+      steps_between_lines: how often progress is shown.
     """
 
     learning_rate: float
@@ -36,6 +37,7 @@ class Training:
     num_warmup_steps: int
     settings: optimization.OptimizerSettings = optimization.PUBLISHED
     parts: int = 1
+    steps_between_lines: int = 100
 
     @classmethod
     def of(cls, options: TrainingOptions, num_train_steps: int, num_warmup_steps: int):
@@ -48,8 +50,14 @@ class Training:
             frozen=options.freeze or (),
             loss_scaling=options.precision == "float16",
         )
-        parts = options.gradient_accumulation_steps
-        return cls(options.learning_rate, num_train_steps, num_warmup_steps, settings, parts)
+        return cls(
+            options.learning_rate,
+            num_train_steps,
+            num_warmup_steps,
+            settings,
+            parts=options.gradient_accumulation_steps,
+            steps_between_lines=options.log_every_steps,
+        )
 
     def rate(self) -> tf.Tensor:
         """Returns the learning rate of the step to come, a scalar."""

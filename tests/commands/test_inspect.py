@@ -7,6 +7,7 @@ from conftest import GOLDEN
 from bert_toolkit.commands import inspect_records
 from bert_toolkit.errors import UserError
 from bert_toolkit.io import tfrecord
+from bert_toolkit.text import shown
 from tokenization import FullTokenizer
 
 VOCAB = str(GOLDEN / "vocab.txt")
@@ -78,7 +79,7 @@ def test_what_runs_along_a_sequence_is_shown_for_its_tokens():
         "segment_ids": [0, 0, 1, 0],
         "label_ids": [0, 3, 0, 0],
     }
-    assert list(inspect_records.record_lines(record, {101: "[CLS]", 7: "a"})) == [
+    assert list(shown.record_lines(record, {101: "[CLS]", 7: "a"})) == [
         "length     3 of 4",
         "segment 0  [CLS] a",
         "segment 1  <id 102>",
@@ -106,6 +107,6 @@ def test_records_that_do_not_fit_together_are_listed(changes):
         "masked_lm_ids": [4],
         "masked_lm_weights": [1.0],
     }
-    lines = list(inspect_records.record_lines({**record, **changes}, None))
+    lines = list(shown.record_lines({**record, **changes}, None))
     for name, values in changes.items():
-        assert f"{name}  {inspect_records._few(values)}" in lines
+        assert f"{name}  {shown._few(values)}" in lines

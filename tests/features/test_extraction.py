@@ -123,7 +123,7 @@ READERS = {
 @pytest.mark.parametrize("dtype", ["float32", pytest.param("float16", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("ending", READERS)
 def test_formats_hold_what_json_lines_hold(extract, ending, dtype):
-    flags = {"layers": "-1,0", "align": "words", "batch_size": 2}
+    flags = {"layers": "-1,0,embeddings", "align": "words", "batch_size": 2}
     rows = rows_of(extract("out.jsonl", **flags))
     found = READERS[ending](extract(f"out.{ending}", dtype=dtype, **flags))
     features = [feature for row in rows for feature in row["features"]]
@@ -133,7 +133,7 @@ def test_formats_hold_what_json_lines_hold(extract, ending, dtype):
     for name in ("offsets", "pieces"):
         assert found[name].tolist() == [feature[name] for feature in features]
     tolerance = 1e-6 if dtype == "float32" else 2e-3
-    for place, name in enumerate(("layer_-1", "layer_0")):
+    for place, name in enumerate(("layer_-1", "layer_0", "layer_embeddings")):
         np.testing.assert_allclose(found[name], of_json(rows, place), atol=tolerance)
         if ending in ("npz", "hdf5"):
             assert found[name].dtype == dtype

@@ -65,7 +65,7 @@ def test_golden_features(tmp_path, model_dir):
             name: tf.constant(golden[name]) for name in ("input_ids", "input_mask", "segment_ids")
         }
         features["unique_ids"] = tf.range(8)
-        outputs = vectors.network(config, [0, -1])(features, PREDICT).predictions
+        outputs = vectors.network(config, [0, -1, "embeddings"])(features, PREDICT).predictions
         names = [variable.op.name for variable in tf.trainable_variables()]
         tf.train.init_from_checkpoint(
             str(GOLDEN / "model/bert_model.ckpt"), {name: name for name in names}
@@ -75,6 +75,40 @@ def test_golden_features(tmp_path, model_dir):
     mask = golden["input_mask"][..., None]
     assert np.abs((computed["layer_0"] - golden["layers"][0]) * mask).max() < 1e-5
     assert np.abs((computed["layer_-1"] - golden["layers"][1]) * mask).max() < 1e-5
+    embeddings = computed["layer_embeddings"] - golden["embedding_output"]
+    assert np.abs(embeddings * mask).max() < 1e-5
+
+
+def test_embeddings_are_the_normalized_sum_of_three_tables(tmp_path, model_dir):
+    """By numpy, from the checkpoint's tables; layers beside them are what they are without."""
+    extract_features.run(extraction(tmp_path, model_dir, LINES, layers="embeddings,-1"))
+    rows = read_features(tmp_path / "features.jsonl")
+    extract_features.run(extraction(tmp_path, model_dir, LINES, layers="-1"))
+    alone = read_features(tmp_path / "features.jsonl")
+    vocabulary = (GOLDEN / "vocab.txt").read_text().splitlines()
+    tables = {
+        name: tf.train.load_variable(
+            str(GOLDEN / "model/bert_model.ckpt"), f"bert/embeddings/{name}"
+        )
+        for name in ("word_embeddings", "position_embeddings", "token_type_embeddings")
+        + ("LayerNorm/gamma", "LayerNorm/beta")
+    }
+    for row, without in zip(rows, alone):
+        tokens = [feature["token"] for feature in row["features"]]
+        second = tokens.index("[SEP]") + 1
+        total = tables["word_embeddings"][[vocabulary.index(token) for token in tokens]]
+        total = total + tables["position_embeddings"][: len(tokens)]
+        total += tables["token_type_embeddings"][[int(n >= second) for n in range(len(tokens))]]
+        centred = total - total.mean(-1, keepdims=True)
+        expected = centred / np.sqrt(np.square(centred).mean(-1, keepdims=True) + 1e-12)
+        expected = expected * tables["LayerNorm/gamma"] + tables["LayerNorm/beta"]
+        layers = [feature["layers"] for feature in row["features"]]
+        assert {tuple(layer["index"] for layer in found) for found in layers} == {
+            ("embeddings", -1)
+        }
+        assert np.abs([found[0]["values"] for found in layers] - expected).max() < 1e-5
+        last = [feature["layers"][0]["values"] for feature in without["features"]]
+        assert np.abs(np.subtract([found[1]["values"] for found in layers], last)).max() < 1e-5
 
 
 def test_an_error_in_the_middle_leaves_no_output(tmp_path, model_dir):

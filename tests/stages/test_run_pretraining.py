@@ -1,6 +1,7 @@
 """Pretraining, run for real on a tiny model."""
 
 import json
+import math
 import re
 import signal
 import subprocess
@@ -54,9 +55,12 @@ def test_pretraining_learns_evaluates_and_goes_on(tmp_path, pretraining_data, mo
         "loss",
         "masked_lm_accuracy",
         "masked_lm_loss",
+        "masked_lm_perplexity",
         "next_sentence_accuracy",
         "next_sentence_loss",
     }
+    perplexity = values["masked_lm_perplexity"]
+    assert perplexity == pytest.approx(math.exp(values["masked_lm_loss"]), rel=1e-5)
     assert values["global_step"] == 20
     written = {path.name for path in (tmp_path / "out").iterdir()}
     assert {"bert_config.json", "vocab.txt", "tokenizer_config.json", "checkpoint"} <= written

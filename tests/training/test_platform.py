@@ -19,7 +19,7 @@ from conftest import GOLDEN, ROOT, run_stage
 import extract_features
 import run_pretraining
 from bert_toolkit.errors import UserError
-from bert_toolkit.training import estimator_api, hooks, model_functions
+from bert_toolkit.training import estimator_api, hooks
 
 pytestmark = pytest.mark.platform
 
@@ -57,7 +57,6 @@ def made_by(request, tmp_path):
 
 def test_a_run_begun_on_another_version_goes_on_at_its_place(made_by, monkeypatch, caplog):
     """Checkpoint, data and place in the data: the losses are those of the version it began on."""
-    monkeypatch.setattr(model_functions, "STEPS_BETWEEN_LINES", 1)
     monkeypatch.chdir(made_by)
     caplog.set_level("INFO")
     run_pretraining.run(other_versions.training(made_by, other_versions.WHOLE))

@@ -34,6 +34,19 @@ def test_configuration_of_a_run(tmp_path):
     )
     assert (config.keep_checkpoint_max, config.keep_checkpoint_every_n_hours) == (2, 1.5)
     assert config.session_config.gpu_options.allow_growth
+    assert config.save_summary_steps == 100
+    assert config.session_config.intra_op_parallelism_threads == 0  # as many as TensorFlow takes
+
+
+def test_threads_are_as_many_as_asked_for(tmp_path):
+    def threads(**flags):
+        config = trainer.run_config(None, DeviceOptions(**flags), CheckpointOptions())
+        session = config.session_config
+        return session.intra_op_parallelism_threads, session.inter_op_parallelism_threads
+
+    assert threads() == (0, 0)
+    assert threads(num_threads=3) == (3, 3)
+    assert threads(num_threads=3, deterministic=True) == (3, 1)
 
 
 def test_tpu_flags_make_a_tpu_estimator(tmp_path):

@@ -1,5 +1,6 @@
 """The flags of training, as a user gives them."""
 
+import glob
 import json
 
 import numpy as np
@@ -32,6 +33,23 @@ def train(flags, **more):
 def weights(flags):
     name = "bert/encoder/layer_0/output/dense/kernel"
     return tf.train.load_variable(flags["output_dir"], name)
+
+
+def test_lines_of_progress_come_every_so_many_steps(flags, caplog):
+    caplog.set_level("INFO")
+    train(flags, log_every_steps=2)
+    with open(f"{flags['output_dir']}/training_log.jsonl", encoding="utf-8") as log:
+        assert [json.loads(line)["step"] for line in log] == [1, 2, 4]
+    assert "step 2/4: loss " in caplog.text
+    assert "step 3/4" not in caplog.text
+    [events] = glob.glob(f"{flags['output_dir']}/events.out.tfevents.*")
+    steps = {
+        event.step
+        for event in tf.train.summary_iterator(events)
+        for value in event.summary.value
+        if value.tag == "loss"
+    }
+    assert steps == {1, 3}  # the Estimator counts from the first
 
 
 @pytest.mark.slow

@@ -433,7 +433,7 @@ def describe(data: Data) -> list[str]:
     lines = []
     for name, rows in [("train", data.train), *((f"dev{s}", rows) for s, rows in data.dev.items())]:
         if rows:
-            lines.append(f"{name}: {len(rows):,} rows, {_label_counts(rows, data.problem)}")
+            lines.append(f"{name}: {len(rows):,} rows, {label_counts(rows, data.problem)}")
     if not data.train:
         return lines
     seen = {(example.text_a, example.text_b) for example in data.train}
@@ -450,7 +450,8 @@ def describe(data: Data) -> list[str]:
     return lines
 
 
-def _label_counts(rows: list[Example], problem: Problem) -> str:
+def label_counts(rows: list[Example], problem: Problem) -> str:
+    """Returns how many rows have each label, or the range of their numbers, in words."""
     if problem.kind == REGRESSION:
         numbers = np.array([example.label for example in rows])
         return f"{numbers.min():g} to {numbers.max():g}, mean {numbers.mean():.3g}"

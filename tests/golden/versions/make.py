@@ -58,6 +58,7 @@ def training(directory, steps):
         num_warmup_steps=2,
         learning_rate=1e-3,
         save_checkpoints_steps=HALF,
+        log_every_steps=1,
     )
 
 
@@ -101,9 +102,7 @@ def main():
     import run_pretraining
     from bert_toolkit import Encoder
     from bert_toolkit.commands import export_model
-    from bert_toolkit.training import model_functions
 
-    model_functions.STEPS_BETWEEN_LINES = 1
     version = ".".join(tf.__version__.split(".")[:2])
     directory = pathlib.Path(tempfile.mkdtemp()) / version
     directory.mkdir()
