@@ -13,6 +13,8 @@ COMMANDS = {
     "answer": "run_squad",
     "tag": "run_token_classifier",
     "features": "extract_features",
+    "fill-mask": "bert_toolkit.commands.fill_mask",
+    "score": "bert_toolkit.commands.score",
     "baselines": "bert_toolkit.commands.baselines",
     "build-vocab": "bert_toolkit.commands.build_vocab",
     "extend-vocab": "bert_toolkit.commands.extend_vocab",
