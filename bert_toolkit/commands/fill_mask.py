@@ -61,6 +61,7 @@ def run(options: Options) -> int:
       UserError: an input cannot be used, or the model has no masked-LM head.
     """
     options.check_files()
+    groups = texts.in_groups(texts.read(options), LINES_TOGETHER)
     from bert_toolkit.inference.fill_mask import FillMask
 
     with (
@@ -68,7 +69,7 @@ def run(options: Options) -> int:
         texts.open_output(options.output_file) as stream,
         Progress("filling", "texts") as progress,
     ):
-        for group in texts.groups(texts.read(options), LINES_TOGETHER):
+        for group in groups:
             found = model.fill(
                 [line.text for line in group],
                 options.top_k,

@@ -91,10 +91,11 @@ def _count(options: Options) -> Optional[int]:
 
 def _pairs(options: Options, progress: Progress) -> Iterator[dict[str, Any]]:
     """Yields what is written of each pair."""
+    groups = texts.in_groups(texts.read(options, pairs=True), PAIRS_TOGETHER)
     from bert_toolkit.inference.scorer import NextSentence
 
     with NextSentence.from_options(options, options.max_seq_length) as model:
-        for group in texts.groups(texts.read(options, pairs=True), PAIRS_TOGETHER):
+        for group in groups:
             pairs = [(line.text, line.text_b or "") for line in group]
             for line, value in zip(group, model.predict(pairs, options.batch_size)):
                 yield {
@@ -108,11 +109,12 @@ def _pairs(options: Options, progress: Progress) -> Iterator[dict[str, Any]]:
 
 def _texts(options: Options, progress: Progress) -> Iterator[dict[str, Any]]:
     """Yields what is written of each text; says what there is to say of all."""
+    groups = texts.in_groups(texts.read(options), TEXTS_TOGETHER)
     from bert_toolkit.inference.scorer import Scorer, pseudo_perplexity
 
     total, tokens, unknown, cut, empty = 0.0, 0, 0, 0, 0
     with Scorer.from_options(options, options.max_seq_length) as model:
-        for group in texts.groups(texts.read(options), TEXTS_TOGETHER):
+        for group in groups:
             found = model.score([line.text for line in group], options.batch_size)
             for line, score in zip(group, found):
                 yield _shown(line, score, options.per_token)

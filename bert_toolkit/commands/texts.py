@@ -119,11 +119,14 @@ def _divided(line: Line) -> Line:
     return line._replace(text=texts[0], text_b=texts[1])
 
 
-def groups(lines: Iterable[Line], size: int) -> Iterator[list[Line]]:
-    """Yields so many lines at a time, which batches are made of."""
+def in_groups(lines: Iterable[Line], size: int) -> Iterator[list[Line]]:
+    """Yields so many lines at a time; the first are read at once, before a model is loaded."""
     lines = iter(lines)
-    while group := list(itertools.islice(lines, size)):
-        yield group
+
+    def group() -> list[Line]:
+        return list(itertools.islice(lines, size))
+
+    return itertools.chain([group()], iter(group, []))
 
 
 @contextlib.contextmanager
