@@ -47,21 +47,29 @@ class Options(TextOptions):
     per_token: bool = option(
         False, "Write the tokens and the logarithm of each one's probability, too."
     )
+    mask_rest_of_word: bool = option(
+        False,
+        "Mask the later pieces of a token's word, too, as they give it away (Kauf and Ivanova,"
+        " 2023).",
+    )
     next_sentence: bool = option(
         False, "Write the probability that the second text of each pair follows the first."
     )
 
     GROUPS: ClassVar = {
         "Input and output": ("text", "input_file", "output_file"),
-        "Scores": ("rank", "per_token", "next_sentence"),
+        "Scores": ("rank", "per_token", "mask_rest_of_word", "next_sentence"),
         "Model": (ModelOptions, TokenizerOptions, RuleOptions),
         "Batches": ("batch_size", "max_seq_length"),
     }
 
     def __post_init__(self):
         conflicts = self.text_conflicts()
-        if self.next_sentence and (self.rank or self.per_token):
-            conflicts.append("--next_sentence: goes without --rank and --per_token")
+        of_texts = [
+            name for name in ("rank", "per_token", "mask_rest_of_word") if getattr(self, name)
+        ]
+        if self.next_sentence and of_texts:
+            conflicts.append(f"--next_sentence: goes without --{', --'.join(of_texts)}")
         check(conflicts)
 
 
@@ -115,7 +123,9 @@ def _texts(options: Options, progress: Progress) -> Iterator[dict[str, Any]]:
     total, tokens, unknown, cut, empty = 0.0, 0, 0, 0, 0
     with Scorer.from_options(options, options.max_seq_length) as model:
         for group in groups:
-            found = model.score([line.text for line in group], options.batch_size)
+            found = model.score(
+                [line.text for line in group], options.batch_size, options.mask_rest_of_word
+            )
             for line, score in zip(group, found):
                 yield _shown(line, score, options.per_token)
                 total += score.pseudo_log_likelihood

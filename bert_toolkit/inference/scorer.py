@@ -59,22 +59,28 @@ class Scorer(PretrainedModel):
 
     HEAD = masked_lm("token_log_probabilities", "masked_lm_ids")
 
-    def score(self, texts: Sequence[Text], batch_size: int = 32) -> list[Score]:
+    def score(
+        self, texts: Sequence[Text], batch_size: int = 32, mask_rest_of_word: bool = False
+    ) -> list[Score]:
         """Returns the score of each text; of a pair, that of the tokens of both.
 
         Args:
           texts: strings or pairs of them.
-          batch_size: sequences in a batch, each with one masked token.
+          batch_size: sequences in a batch, one for each token.
+          mask_rest_of_word: mask the later pieces of the token's word, too, so that they do not
+            give it away: Kauf and Ivanova, 2023, https://arxiv.org/abs/2305.10588 (PLL-word-l2r).
         """
         encoded = self._model.encode(texts)
         places = [_places(one) for one in encoded]
         found = [np.zeros(len(of_one), np.float32) for of_one in places]
         todo = [(number, n) for number, of_one in enumerate(places) for n in range(len(of_one))]
         lengths = [len(encoded[number].input_ids) for number, _ in todo]
-        mask = self._model.tokenizer.vocab[MASK]
         for numbers in batches(lengths, batch_size):
             batch = [todo[number] for number in numbers]
-            rows = [_masked(encoded[number], places[number][n], mask) for number, n in batch]
+            rows = [
+                self._masked(encoded[number], places[number][n], mask_rest_of_word)
+                for number, n in batch
+            ]
             for (number, n), value in zip(batch, self._model.run_batch(rows)[:, 0]):
                 found[number][n] = value
         to_tokens = self._model.tokenizer.convert_ids_to_tokens
@@ -83,23 +89,25 @@ class Scorer(PretrainedModel):
             for one, of_one, values in zip(encoded, places, found)
         ]
 
+    def _masked(self, encoded: Encoded, place: int, rest_of_word: bool) -> dict[str, list[int]]:
+        """Returns the inputs for a sequence with the token at a place masked."""
+        tokenizer = self._model.tokenizer
+        ids, end = list(encoded.input_ids), place + 1
+        while rest_of_word and tokenizer.inv_vocab[ids[end]].startswith("##"):
+            end += 1  # [SEP] ends it at the latest
+        ids[place:end] = [tokenizer.vocab[MASK]] * (end - place)
+        return {
+            **features(encoded._replace(input_ids=ids)),
+            "masked_lm_positions": [place],
+            "masked_lm_ids": [encoded.input_ids[place]],
+        }
+
 
 def _places(encoded: Encoded) -> list[int]:
     """Returns the positions of a sequence but those of its [CLS] and [SEP]."""
     length = len(encoded.input_ids)
     first = encoded.segment_ids.count(0)
     return [*range(1, first - 1), *range(first, length - 1)]
-
-
-def _masked(encoded: Encoded, place: int, mask: int) -> dict[str, list[int]]:
-    """Returns the inputs for a sequence with the token at a place masked."""
-    ids = list(encoded.input_ids)
-    ids[place] = mask
-    return {
-        **features(encoded._replace(input_ids=ids)),
-        "masked_lm_positions": [place],
-        "masked_lm_ids": [encoded.input_ids[place]],
-    }
 
 
 class NextSentence(PretrainedModel):

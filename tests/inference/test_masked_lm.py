@@ -183,14 +183,20 @@ def test_scores_equal_masking_each_token_in_transformers(scorer, batch_size):
         assert found.pseudo_perplexity == pytest.approx(np.exp(-mean), rel=1e-5)
 
 
-def test_scores_equal_a_plain_loop(scorer, plain, tokenizer):
-    texts = ["blessed is the man", "woe unto them that are wise in their own eyes"]
-    for text, found in zip(texts, scorer.score(texts, 4)):
-        ids = tokenizer.convert_tokens_to_ids(["[CLS]", *tokenizer.tokenize(text), "[SEP]"])
+@pytest.mark.parametrize("rest", [False, True])
+def test_scores_equal_a_plain_loop(scorer, plain, tokenizer, rest):
+    texts = ["blessed is the man", "woe unto the gladsome that are wise in their own gladness"]
+    for text, found in zip(texts, scorer.score(texts, 4, mask_rest_of_word=rest)):
+        tokens = ["[CLS]", *tokenizer.tokenize(text), "[SEP]"]
         expected = []
-        for place in range(1, len(ids) - 1):
-            masked = [*ids[:place], tokenizer.vocab["[MASK]"], *ids[place + 1 :]]
-            expected.append(plain.masked_lm(masked)[place, ids[place]])
+        for place in range(1, len(tokens) - 1):
+            masked = [*tokens[:place], "[MASK]", *tokens[place + 1 :]]
+            for later in range(place + 1, len(tokens)):
+                if not (rest and tokens[later].startswith("##")):
+                    break
+                masked[later] = "[MASK]"
+            log_probabilities = plain.masked_lm(tokenizer.convert_tokens_to_ids(masked))
+            expected.append(log_probabilities[place, tokenizer.vocab[tokens[place]]])
         assert list(found.tokens) == tokenizer.tokenize(text)
         np.testing.assert_allclose(found.log_probabilities, expected, atol=1e-5)
 
@@ -358,7 +364,7 @@ def test_flags_that_do_not_go_together():
         fill_mask.Options(bert_dir="x")
     with pytest.raises(UserError, match="--text and --input_file: pass one of them"):
         fill_mask.Options(bert_dir="x", text=["a"], input_file="b")
-    with pytest.raises(UserError, match="--next_sentence: goes without --rank and --per_token"):
+    with pytest.raises(UserError, match="--next_sentence: goes without --per_token"):
         score.Options(bert_dir="x", text=["a"], next_sentence=True, per_token=True)
     with pytest.raises(UserError, match="--input_file=nothing: no such file"):
         fill_mask.run(fill_mask.Options(bert_dir="x", input_file="nothing"))
