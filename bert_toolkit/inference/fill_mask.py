@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Optional
 
 import numpy as np
+from absl import logging
 
 from bert_toolkit.errors import UserError
 from bert_toolkit.inference.encoder import batches, features
@@ -79,6 +80,9 @@ class FillMask(PretrainedModel):
         choices = _Choices(self._model.tokenizer, num_pieces, targets)
         width = len(choices.targets) or max(top_k, BEAM)
         masked = [self._encode(text, name, num_pieces) for text, name in zip(texts, names)]
+        cut = sum(one.encoded.cut > 0 for one in masked)
+        if cut:
+            logging.warning("%d texts were cut to %d tokens", cut, self._model.max_seq_length)
         beams: _Beams = {
             (number, mask): [_Beginning(0.0, ())]
             for number, one in enumerate(masked)
@@ -227,13 +231,12 @@ class _Choices:
         words = targets or ()
         self.targets = list(dict.fromkeys(_target(tokenizer, word, num_pieces) for word in words))
         tokens = tokenizer.inv_vocab
-        if num_pieces == 1:
-            self._starts = sorted(tokens)
-            self._inside: list[int] = []
-        else:
-            inside = {number for number, token in tokens.items() if token.startswith("##")}
-            self._inside = sorted(inside)
-            self._starts = [n for n in sorted(tokens.keys() - inside) if not is_special(tokens[n])]
+        starts, inside = sorted(tokens), []
+        if num_pieces > 1:
+            inside = [number for number in starts if tokens[number].startswith("##")]
+            others = sorted(tokens.keys() - set(inside))
+            starts = [number for number in others if not is_special(tokens[number])]
+        self._starts, self._inside = np.array(starts), np.array(inside)
 
     def after(self, ids: tuple[int, ...]) -> np.ndarray:
         """Returns the ids that may follow the first ones of a word, int64 [N]."""
@@ -242,7 +245,7 @@ class _Choices:
             return np.array(
                 sorted({target[place] for target in self.targets if target[:place] == ids})
             )
-        return np.array(self._inside if ids else self._starts)
+        return self._inside if ids else self._starts
 
 
 def _target(tokenizer: FullTokenizer, word: str, num_pieces: int) -> tuple[int, ...]:

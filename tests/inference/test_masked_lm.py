@@ -147,6 +147,15 @@ def test_the_text_has_the_word_in_its_place(filler):
     assert filler.fill([]) == []
 
 
+def test_a_text_that_is_cut_after_its_masks(directory, caplog):
+    with bert_toolkit.FillMask(str(directory), max_seq_length=6) as model:
+        [[found]] = model.fill(["the [MASK] and the house of the lord"], targets=["people"])
+        [[same]] = model.fill(["the [MASK] and the"], targets=["people"])
+    assert found[0].text == "the people and the house of the lord"
+    assert found[0].probability == same[0].probability
+    assert [record.getMessage() for record in caplog.records] == ["1 texts were cut to 6 tokens"]
+
+
 def test_threads_share_a_model(filler, scorer):
     filled, scores = filler.fill(TO_FILL), scorer.score(SCORED)
     found = []
