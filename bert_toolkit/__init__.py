@@ -10,11 +10,22 @@ __version__ = "0.1.0"
 # Class -> its module below bert_toolkit.inference.
 _MODULES = {
     "Encoder": "encoder",
+    "FillMask": "fill_mask",
+    "NextSentence": "scorer",
     "QuestionAnswerer": "question_answerer",
+    "Scorer": "scorer",
     "TextClassifier": "text_classifier",
     "TokenClassifier": "token_classifier",
 }
-__all__ = ["Encoder", "QuestionAnswerer", "TextClassifier", "TokenClassifier"]
+__all__ = [
+    "Encoder",
+    "FillMask",
+    "NextSentence",
+    "QuestionAnswerer",
+    "Scorer",
+    "TextClassifier",
+    "TokenClassifier",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -14,6 +14,8 @@ COMMANDS = {
     "tag": "run_token_classifier",
     "features": "extract_features",
     "check": "bert_toolkit.commands.check_learning",
+    "fill-mask": "bert_toolkit.commands.fill_mask",
+    "score": "bert_toolkit.commands.score",
     "baselines": "bert_toolkit.commands.baselines",
     "build-vocab": "bert_toolkit.commands.build_vocab",
     "extend-vocab": "bert_toolkit.commands.extend_vocab",

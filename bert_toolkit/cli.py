@@ -125,6 +125,9 @@ def _define(one: Option) -> str:
     default = None if declared.required else one.default
     if declared.choices:
         flags.DEFINE_enum(one.name, default, list(declared.choices), declared.help)
+    elif declared.repeated:
+        flags.DEFINE_multi_string(one.name, default, declared.help)
+        flags.FLAGS[one.name].help = declared.help  # absl adds to it
     else:
         _DEFINE[one.type](one.name, default, declared.help, **bounds)
     if declared.required:

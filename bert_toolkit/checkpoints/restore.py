@@ -132,10 +132,15 @@ def restore_at_start(weights: Weights, fitting: Fit) -> None:
     tf.train.init_from_checkpoint(weights.prefix, {name: name for name in fitting.restored})
 
 
-def load(session: Any, checkpoint: str) -> Fit:
+def load(session: Any, checkpoint: str, if_untrained: str = ANOTHER_CHECKPOINT) -> Fit:
     """Gives the trainable variables of a session's graph a checkpoint's values.
 
     As arrays, which is quicker than by a TensorFlow checkpoint.
+
+    Args:
+      session: of the graph.
+      checkpoint: as `checkpoint_files.find` returns it.
+      if_untrained: what to do where it lacks a variable.
 
     Raises:
       UserError: the checkpoint lacks one.
@@ -143,7 +148,7 @@ def load(session: Any, checkpoint: str) -> Fit:
     weights = read(checkpoint)
     shapes_there = {name: value.shape for name, value in weights.items()}
     fitting = fit_shapes(shapes_there, checkpoint, tf.trainable_variables())
-    check_complete(fitting, checkpoint)
+    check_complete(fitting, checkpoint, if_untrained)
     variables = {variable.op.name: variable for variable in tf.global_variables()}
     values = {variables[name].initial_value: weights[name] for name in fitting.restored}
     session.run([variables[name].initializer for name in fitting.restored], values)

@@ -1,1 +1,1 @@
-"""Models from Python: texts in, vectors and labels out."""
+"""Models from Python: texts in; vectors, labels, words and scores out."""

@@ -11,7 +11,7 @@ threads at once.
 
 import contextlib
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Optional, Union
 
 import numpy as np
@@ -45,8 +45,30 @@ def arguments_named(**names: str) -> Iterator[None]:
         raise UserError(text) from error.__cause__
 
 
+def batches(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:
+    """Yields the numbers of sequences, a batch at a time: the shortest first, alike together."""
+    order = sorted(range(len(lengths)), key=lengths.__getitem__)
+    for start in range(0, len(order), batch_size):
+        yield order[start : start + batch_size]
+
+
+def features(encoded: encoding.Encoded) -> dict[str, list[int]]:
+    """Returns the inputs that every network has for a sequence."""
+    return {
+        "input_ids": encoded.input_ids,
+        "input_mask": [1] * len(encoded.input_ids),
+        "segment_ids": encoded.segment_ids,
+    }
+
+
 class InferenceSession:
-    """A network with its weights in a session of its own."""
+    """A network with its weights in a session of its own.
+
+    Attributes:
+      tokenizer: of the model.
+      encoder: makes its sequences of texts.
+      max_seq_length: of these, in tokens.
+    """
 
     def __init__(
         self,
@@ -55,17 +77,29 @@ class InferenceSession:
         make_network: Callable[[modeling.BertConfig], Network],
         output: str,
         max_seq_length: Optional[int],
+        more_inputs: Sequence[str] = (),
+        if_untrained: str = restore.ANOTHER_CHECKPOINT,
     ):
-        """Builds the network; `output` is the prediction that `run` returns."""
+        """Builds the network.
+
+        Args:
+          files: of the model.
+          checkpoint: its weights.
+          make_network: from its config to the network.
+          output: the prediction that `run` returns.
+          max_seq_length: longest sequence; None for as many tokens as the model has positions.
+          more_inputs: features of the network beside those of a sequence, int32 [B, ...].
+          if_untrained: what to do where the checkpoint lacks a part of the network.
+        """
         positions = files.config.max_position_embeddings
         self.max_seq_length = positions if max_seq_length is None else max_seq_length
         model_directory.check_length(self.max_seq_length, files)
         self.tokenizer = files.tokenizer()
-        self._encoder = encoding.SequenceEncoder(self.tokenizer, self.max_seq_length)
+        self.encoder = encoding.SequenceEncoder(self.tokenizer, self.max_seq_length)
         vocabulary = training_notes.Vocabulary.of(files.vocab_file or "")
         training_notes.check_vocabulary(checkpoint, vocabulary)
         with garbage_collection_paused(), tf.Graph().as_default() as graph:
-            names = ("input_ids", "input_mask", "segment_ids")
+            names = ("input_ids", "input_mask", "segment_ids", *more_inputs)
             self._inputs = {name: tf.placeholder(tf.int32, [None, None], name) for name in names}
             network = make_network(files.config)
             outputs = network(self._inputs, PREDICT)
@@ -73,42 +107,46 @@ class InferenceSession:
             config = tf.ConfigProto(allow_soft_placement=True)
             config.gpu_options.allow_growth = True
             self._session = tf.Session(graph=graph, config=config)
-            restore.load(self._session, checkpoint)
+            restore.load(self._session, checkpoint, if_untrained)
 
     def run(self, texts: Sequence[Text], batch_size: int) -> np.ndarray:
         """Returns the output for each text, [texts, ...], in their order."""
-        if isinstance(texts, str):
-            raise TypeError("expected a list of texts, not one text")
-        encoded = [self._encode(text) for text in texts]
+        encoded = self.encode(texts)
         tokenizer_rules.warn_of_unknown("texts", *encoding.count_unknown(self.tokenizer, encoded))
         found = self.run_encoded(encoded, batch_size)
         size = self._output.shape[-1]
         return np.array(found) if found else np.zeros((0, size or 0), np.float32)
 
+    def encode(self, texts: Sequence[Text]) -> list[encoding.Encoded]:
+        """Returns the sequences of texts, cut to fit."""
+        if isinstance(texts, str):
+            raise TypeError("expected a list of texts, not one text")
+        pairs = [(text, None) if isinstance(text, str) else text for text in texts]
+        return [encoded for pair in pairs for encoded in self.encoder.encode(*pair)]
+
     def run_encoded(self, encoded: Sequence[encoding.Encoded], batch_size: int) -> list[np.ndarray]:
         """Returns the output for each sequence, in their order; of [S, ...] ones with padding."""
-        order = sorted(range(len(encoded)), key=lambda number: len(encoded[number].input_ids))
         found: list[Any] = [None] * len(encoded)
-        for start in range(0, len(order), batch_size):
-            numbers = order[start : start + batch_size]
-            values = self._session.run(self._output, self._feed([encoded[n] for n in numbers]))
+        for numbers in batches([len(one.input_ids) for one in encoded], batch_size):
+            values = self.run_batch([features(encoded[number]) for number in numbers])
             for number, value in zip(numbers, values):
                 found[number] = value
         return found
 
-    def _encode(self, text: Text) -> encoding.Encoded:
-        first, second = (text, None) if isinstance(text, str) else text
-        [encoded] = self._encoder.encode(first, second)
-        return encoded
+    def run_batch(self, rows: Sequence[Mapping[str, Sequence[int]]]) -> np.ndarray:
+        """Returns the output for a batch of sequences, [B, ...].
 
-    def _feed(self, batch: Sequence[encoding.Encoded]) -> dict[tf.Tensor, np.ndarray]:
-        longest = max(len(encoded.input_ids) for encoded in batch)
-        ids, mask, segments = (np.zeros((len(batch), longest), np.int32) for _ in range(3))
-        for row, encoded in enumerate(batch):
-            length = len(encoded.input_ids)
-            ids[row, :length], mask[row, :length] = encoded.input_ids, 1
-            segments[row, :length] = encoded.segment_ids
-        return dict(zip(self._inputs.values(), (ids, mask, segments)))
+        Args:
+          rows: name of an input -> its numbers, of each sequence; shorter ones are padded.
+        """
+        feed = {}
+        for name in rows[0]:
+            values = [row[name] for row in rows]
+            padded = np.zeros((len(rows), max(map(len, values))), np.int32)
+            for row, value in zip(padded, values):
+                row[: len(value)] = value
+            feed[self._inputs[name]] = padded
+        return self._session.run(self._output, feed)
 
     def close(self) -> None:
         """Frees what the session holds."""

@@ -1,4 +1,4 @@
-"""The pretraining network: BERT with heads for masked tokens and next sentences, and its losses."""
+"""BERT with heads for masked tokens and next sentences: to pretrain, and to ask."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -90,3 +90,48 @@ def masked_tokens(features: Mapping[str, Any], static_shapes: bool) -> tuple[Any
         columns = [tf.boolean_mask(column, weights > 0) for column in columns]
     rows, positions, ids, weights = columns
     return tf.stack([rows, positions], axis=1), ids, weights
+
+
+def masked_lm_network(
+    config: modeling.BertConfig, compute: ComputeOptions = DEFAULT_COMPUTE
+) -> Network:
+    """Returns the function (features, mode) -> Outputs: what BERT expects at masked positions.
+
+    Predictions are "log_probabilities" [B, P, V] at "masked_lm_positions" [B, P] and, with a
+    feature "masked_lm_ids" [B, P], "token_log_probabilities" [B, P] of these.
+    """
+
+    def build(features: Mapping[str, tf.Tensor], mode: str) -> Outputs:
+        model = model_functions.encoder(config, features, mode, compute, with_pooler=False)
+        positions = features["masked_lm_positions"]
+        batch_size, slots = modeling.get_shape_list(positions)
+        rows = tf.broadcast_to(tf.range(batch_size)[:, None], [batch_size, slots])
+        places = tf.reshape(tf.stack([rows, positions], -1), [-1, 2])  # [B * P, 2]
+        logits = modeling.masked_lm_logits(model, config, places)  # [B * P, V]
+        logits = tf.reshape(logits, [batch_size, slots, config.vocab_size])
+        predictions = {"log_probabilities": tf.nn.log_softmax(logits)}
+        if "masked_lm_ids" in features:
+            predictions["token_log_probabilities"] = -(
+                tf.nn.sparse_softmax_cross_entropy_with_logits(
+                    labels=features["masked_lm_ids"], logits=logits
+                )
+            )
+        return Outputs(predictions)
+
+    return build
+
+
+def next_sentence_network(
+    config: modeling.BertConfig, compute: ComputeOptions = DEFAULT_COMPUTE
+) -> Network:
+    """Returns the function (features, mode) -> Outputs: whether a second segment follows a first.
+
+    The prediction is "probabilities" [B, 2], of "follows" and of "random".
+    """
+
+    def build(features: Mapping[str, tf.Tensor], mode: str) -> Outputs:
+        model = model_functions.encoder(config, features, mode, compute)
+        logits = modeling.next_sentence_logits(model, config)
+        return Outputs({"probabilities": tf.nn.softmax(logits)})
+
+    return build

@@ -14,7 +14,16 @@ from bert_toolkit.text import tokenizer_config
 from bert_toolkit.text.tokenizer_config import NAMES, RULES_FILE, Rules
 from tokenization import FullTokenizer, vocabulary_problems
 
-__all__ = ["NAMES", "RULES_FILE", "Rules", "casing_problem", "load", "rules", "warn_of_unknown"]
+__all__ = [
+    "NAMES",
+    "RULES_FILE",
+    "Rules",
+    "casing_problem",
+    "is_special",
+    "load",
+    "rules",
+    "warn_of_unknown",
+]
 
 
 def rules(options: RuleOptions, vocab_file: Optional[str]) -> Rules:
@@ -67,7 +76,7 @@ FEWEST_WORDS = 200
 
 def casing_problem(tokenizer: FullTokenizer) -> Optional[str]:
     """Returns what is odd about a vocabulary for the tokenizer's casing; None if nothing."""
-    words = [token.removeprefix("##") for token in tokenizer.vocab if not _is_special(token)]
+    words = [token.removeprefix("##") for token in tokenizer.vocab if not is_special(token)]
     letters = [word for word in words if word.isalpha()]
     if len(letters) < FEWEST_WORDS:
         return None
@@ -90,7 +99,8 @@ def casing_problem(tokenizer: FullTokenizer) -> Optional[str]:
     )
 
 
-def _is_special(token: str) -> bool:
+def is_special(token: str) -> bool:
+    """Whether a token is one such as [CLS] or [unused1], which no text gives."""
     return token.startswith("[") and token.endswith("]")
 
 

@@ -17,7 +17,8 @@ COMMAND = re.compile(
 )
 PAGES = [README, WORKFLOW]
 PAGES += [
-    (ROOT / f"docs/{name}.md").read_text(encoding="utf-8") for name in ("answering", "tagging")
+    (ROOT / f"docs/{name}.md").read_text(encoding="utf-8")
+    for name in ("answering", "fill_mask", "tagging")
 ]
 COMMANDS = [*dict.fromkeys(command for page in PAGES for command in COMMAND.findall(page))]
 DEMO = (ROOT / "sample_data" / "demo.sh").read_text(encoding="utf-8").replace("$out", "demo_output")
