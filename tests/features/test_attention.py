@@ -11,7 +11,7 @@ import extract_features
 import modeling
 from bert_toolkit.errors import UserError
 
-TEXTS = ["the word was with god and the earth was void", "woe ||| a song of joy", ""]
+TEXTS = ["the word was with god and the earth was void", "the earth ||| and the word", ""]
 
 
 def softmax_attention(states, kernels, heads, mask):
@@ -79,12 +79,12 @@ def test_a_line_has_its_tokens_and_its_weights(tmp_path, options):
     extract_features.run(extract_features.Options(**options, layers="1,0"))
     found = np.load(tmp_path / "out.npz", allow_pickle=False)
     assert found["layers"].tolist() == [1, 0]
-    assert found["tokens_1"].tolist() == "[CLS] woe [SEP] a song of joy [SEP]".split()
+    assert found["tokens_1"].tolist() == "[CLS] the earth [SEP] and the word [SEP]".split()
     assert len(found.files) == 1 + 2 * len(TEXTS)
     for number in range(len(TEXTS)):
         weights = found[f"attention_{number}"]
         length = len(found[f"tokens_{number}"])
-        assert weights.shape == (2, 2, length, length)
+        assert weights.shape == (2, 4, length, length)
         assert weights.dtype == np.float32
         np.testing.assert_allclose(weights.sum(-1), 1, atol=1e-6)
     alone = {**options, "output_file": str(tmp_path / "one.npz"), "batch_size": 1}
