@@ -10,11 +10,12 @@ __version__ = "0.1.0"
 # Class -> its module below bert_toolkit.inference.
 _MODULES = {
     "Encoder": "encoder",
+    "Explainer": "explainer",
     "QuestionAnswerer": "question_answerer",
     "TextClassifier": "text_classifier",
     "TokenClassifier": "token_classifier",
 }
-__all__ = ["Encoder", "QuestionAnswerer", "TextClassifier", "TokenClassifier"]
+__all__ = ["Encoder", "Explainer", "QuestionAnswerer", "TextClassifier", "TokenClassifier"]
 
 
 def __getattr__(name: str) -> Any:

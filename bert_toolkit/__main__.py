@@ -13,6 +13,8 @@ COMMANDS = {
     "answer": "run_squad",
     "tag": "run_token_classifier",
     "features": "extract_features",
+    "attention": "bert_toolkit.commands.attention",
+    "explain": "bert_toolkit.commands.explain",
     "baselines": "bert_toolkit.commands.baselines",
     "build-vocab": "bert_toolkit.commands.build_vocab",
     "extend-vocab": "bert_toolkit.commands.extend_vocab",

@@ -69,6 +69,7 @@ class InferenceSession:
             self._inputs = {name: tf.placeholder(tf.int32, [None, None], name) for name in names}
             network = make_network(files.config)
             outputs = network(self._inputs, PREDICT)
+            self._predictions = outputs.predictions
             self._output = outputs.predictions[output]
             config = tf.ConfigProto(allow_soft_placement=True)
             config.gpu_options.allow_growth = True
@@ -79,7 +80,7 @@ class InferenceSession:
         """Returns the output for each text, [texts, ...], in their order."""
         if isinstance(texts, str):
             raise TypeError("expected a list of texts, not one text")
-        encoded = [self._encode(text) for text in texts]
+        encoded = [self.encode(text) for text in texts]
         tokenizer_rules.warn_of_unknown("texts", *encoding.count_unknown(self.tokenizer, encoded))
         found = self.run_encoded(encoded, batch_size)
         size = self._output.shape[-1]
@@ -96,7 +97,16 @@ class InferenceSession:
                 found[number] = value
         return found
 
-    def _encode(self, text: Text) -> encoding.Encoded:
+    def run_batch(
+        self, outputs: Sequence[str], batch: Sequence[encoding.Encoded], **fed: Any
+    ) -> list[np.ndarray]:
+        """Returns several predictions for a batch; others of them may be fed, by name."""
+        feed = self._feed(batch)
+        feed.update({self._predictions[name]: value for name, value in fed.items()})
+        return self._session.run([self._predictions[name] for name in outputs], feed)
+
+    def encode(self, text: Text) -> encoding.Encoded:
+        """Returns a text or a pair as the model reads it, cut to the longest sequence."""
         first, second = (text, None) if isinstance(text, str) else text
         [encoded] = self._encoder.encode(first, second)
         return encoded
