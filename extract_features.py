@@ -44,6 +44,7 @@ from bert_toolkit.text import words
 
 VOCABULARY = "vocabulary"  # for --projector
 
+
 @dataclasses.dataclass(frozen=True)
 class Options(ModelOptions, WindowOptions, DeviceOptions):
     """The options of this stage."""
@@ -214,7 +215,7 @@ class Options(ModelOptions, WindowOptions, DeviceOptions):
     def _attention_conflicts(self) -> Iterator[str]:
         """Yields a sentence for everything that does not go with attention weights."""
         if self.output_file and self.format != "npz":
-            yield f"--attention: --output_file={self.output_file}: expected a name that ends in .npz"
+            yield f"--attention: --output_file={self.output_file}: expected an .npz file"
         for name in ("combine", "align", "pooling", "doc_stride", "queries_file", "projector_dir"):
             if getattr(self, name) != options_of(Options)[name].default:
                 yield f"--attention is of the tokens of whole lines; leave out --{name}"

@@ -56,12 +56,20 @@ def run(options: Options) -> None:
       UserError: the model cannot be used.
     """
     files.check_output(options.output_file)
+    from bert_toolkit.features import vectors
     from bert_toolkit.inference.encoder import InferenceSession
 
     model, checkpoint = find(options)
     layers = list(range(model.config.num_hidden_layers))
-    session = InferenceSession(model, checkpoint, make_network(layers), "attention", options.max_seq_length)
-    encoded = session.encode(options.text if options.text_b is None else (options.text, options.text_b))
+    session = InferenceSession(
+        model,
+        checkpoint,
+        lambda config: vectors.attention_network(config, layers),
+        "attention",
+        options.max_seq_length,
+    )
+    texts = options.text if options.text_b is None else (options.text, options.text_b)
+    encoded = session.encode(texts)
     if encoded.cut:
         logging.warning("--text: cut to --max_seq_length=%d tokens", options.max_seq_length)
     [weights] = session.run_encoded([encoded], 1)  # [T, L, N, T]
@@ -86,13 +94,6 @@ def find(options: Options) -> tuple[Any, str]:
     model = model_directory.find(options)
     assert model.init_checkpoint
     return model, model.init_checkpoint
-
-
-def make_network(layers: list[int]) -> Any:
-    """Returns the function from a config to the network of the weights of these layers."""
-    from bert_toolkit.features import vectors
-
-    return lambda config: vectors.attention_network(config, layers)
 
 
 def page_data(tokenizer: Any, encoded: Any, weights: np.ndarray) -> dict[str, Any]:

@@ -23,13 +23,21 @@ from absl import logging
 from bert_toolkit import cli
 from bert_toolkit.errors import UserError
 from bert_toolkit.features.lines import split_pair
+from bert_toolkit.inference.explanation import (
+    BOTH,
+    INTEGRATED_GRADIENTS,
+    METHODS,
+    OCCLUSION,
+    STEPS,
+    Explanation,
+    WordShare,
+)
 from bert_toolkit.io import files
 from bert_toolkit.io.progress import Progress, size
 from bert_toolkit.options import ModelOptions, RuleOptions, TokenizerOptions, check, option
 from bert_toolkit.pages import page
 from bert_toolkit.text import words
 
-BOTH, INTEGRATED_GRADIENTS, OCCLUSION = "both", "integrated_gradients", "occlusion"
 NAMES = {INTEGRATED_GRADIENTS: "gradients", OCCLUSION: "left out"}
 # Above it, the sum of integrated gradients says that there were too few steps.
 LARGEST_ERROR = 0.01
@@ -54,13 +62,13 @@ class Options(ModelOptions):
         "Integrated gradients add the slopes of the logit on the way from [MASK] in place of every"
         " word to the text, so that all shares together are what the words have changed; occlusion"
         " tells how much the logit loses if just that word is left out.",
-        choices=[BOTH, INTEGRATED_GRADIENTS, OCCLUSION],
+        choices=list(METHODS),
     )
     label: Optional[str] = option(
         None, "The label to explain; without this flag, the one that is predicted."
     )
     steps: int = option(
-        64,
+        STEPS,
         "Points on that way. More make the sum of the shares more exact; how exact it is, is told.",
         lower=1,
     )
@@ -106,39 +114,28 @@ def run(options: Options) -> int:
     from bert_toolkit.inference.explainer import Explainer
 
     explainer = Explainer.of(options, options.max_seq_length)
-    inexact = 0
+    how = (options.label, options.method, options.steps, options.align, options.batch_size)
     on_screen = options.output_file in (None, files.STREAM)
-    with (
-        open_sink(options) as sink,
-        Progress("explaining", "texts", quiet=on_screen) as progress,
-    ):
+    inexact = 0
+    with open_sink(options) as sink, Progress("explaining", "texts", quiet=on_screen) as progress:
         for text in read_texts(options):
-            explanation = explainer.explain_one(
-                text,
-                options.label,
-                options.method,
-                options.steps,
-                options.align,
-                options.batch_size,
-            )
+            explanation = explainer.explain_one(text, *how)
             sink.write(explanation)
-            inexact += explanation.baseline_logit is not None and explanation.error > LARGEST_ERROR
+            inexact += explanation.error > LARGEST_ERROR
             progress.update()
         if not progress.done:
-            raise UserError(f"{files.shown(options.input_file or '')}: empty; expected lines of text")
+            name = files.shown(options.input_file or "")
+            raise UserError(f"{name}: empty; expected lines of text")
     if inexact:
         logging.warning(
-            "the shares of %d of %d texts are more than %.0f %% from their sum; pass more than"
-            " --steps=%d",
+            "%d of %d texts: the shares are more than 1 %% off in all; pass more than --steps=%d",
             inexact,
             progress.done,
-            100 * LARGEST_ERROR,
             options.steps,
         )
     if not on_screen:
         path = options.output_file or ""
-        count = f"{progress.done:,} text{'s' if progress.done > 1 else ''}"
-        logging.info("wrote %s: %s, %s", path, count, size(files.size(path)))
+        logging.info("wrote %s: %d texts, %s", path, progress.done, size(files.size(path)))
     return progress.done
 
 
@@ -152,35 +149,33 @@ def read_texts(options: Options) -> Iterator[Any]:
         yield texts[0] if len(texts) == 1 else tuple(texts)
 
 
-def texts_of(explanation: Any) -> tuple[str, ...]:
+def texts_of(explanation: Explanation) -> tuple[str, ...]:
     """Returns the one or two texts of an explanation."""
     text = explanation.text
     return (text,) if isinstance(text, str) else text
 
 
-def methods_of(explanation: Any) -> list[str]:
+def methods_of(explanation: Explanation) -> list[str]:
     """Returns the methods by which an explanation has shares."""
     one = explanation.words[0] if explanation.words else None
     return [name for name in NAMES if one is not None and getattr(one, name) is not None]
 
 
-def answer_line(explanation: Any) -> str:
+def answer_line(explanation: Explanation) -> str:
     """Returns what is explained, as a line."""
-    label, prediction = explanation.label, explanation.prediction
+    label, predicted = explanation.label, explanation.predicted
     if not label:
         return f"{explanation.logit:.4g}"
-    chance = f"{label}, probability {prediction.probabilities[label]:.4f}"
-    also = "" if prediction.label == label else f" (predicted: {prediction.label or 'none'})"
+    chance = f"{label}, probability {explanation.probabilities[label]:.4f}"
+    also = "" if predicted == label else f" (predicted: {predicted or 'none'})"
     return f"{chance}{also}, logit {explanation.logit:.3f}"
 
 
-def sum_line(explanation: Any) -> str:
+def sum_line(explanation: Explanation) -> str:
     """Returns what integrated gradients add up to, and how exactly, as a line."""
-    difference = explanation.logit - explanation.baseline_logit
     return (
-        f"{explanation.total:+.3f} in all; with [MASK] for every word it is"
-        f" {explanation.baseline_logit:.3f}, {difference:+.3f} from there:"
-        f" {100 * explanation.error:.2f} % off"
+        f"{explanation.total:+.3f} in all by gradients, {100 * explanation.error:.2f} % off: with"
+        f" [MASK] for every word, the logit is {explanation.baseline_logit:.3f}"
     )
 
 
@@ -208,16 +203,16 @@ class JsonLines:
     def __init__(self, stream: IO[bytes]):
         self._stream = stream
 
-    def write(self, explanation: Any) -> None:
+    def write(self, explanation: Explanation) -> None:
         """Writes one."""
         import orjson
 
         texts = texts_of(explanation)
-        row = {"text": texts[0], **({"text_b": texts[1]} if len(texts) > 1 else {})}
+        row: dict[str, Any] = dict(zip(("text", "text_b"), texts))
         row |= {
-            "predicted": explanation.prediction.label,
+            "predicted": explanation.predicted,
             "label": explanation.label,
-            "probability": explanation.prediction.probabilities.get(explanation.label),
+            "probability": explanation.probabilities.get(explanation.label),
             "logit": explanation.logit,
         }
         if explanation.baseline_logit is not None:
@@ -243,7 +238,7 @@ class Terminal:
     def __init__(self, stream: IO[str], with_colours: bool):
         self._stream, self._with_colours = stream, with_colours
 
-    def write(self, explanation: Any) -> None:
+    def write(self, explanation: Explanation) -> None:
         """Prints one."""
         methods = methods_of(explanation)
         for part, text in enumerate(texts_of(explanation)):
@@ -279,7 +274,7 @@ class Page:
         self._stream = stream
         self._panels: list[str] = []
 
-    def write(self, explanation: Any) -> None:
+    def write(self, explanation: Explanation) -> None:
         """Adds one."""
         parts = [f"<h2>{page.text(answer_line(explanation))}</h2>"]
         for name in methods_of(explanation):
@@ -298,7 +293,9 @@ class Page:
         self._stream.write(filled.encode("utf-8"))
 
 
-def marked(text: str, explanation: Any, part: int, method: str, mark: Any, plain: Any) -> str:
+def marked(
+    text: str, explanation: Explanation, part: int, method: str, mark: Any, plain: Any
+) -> str:
     """Returns a text with its words marked by their shares.
 
     Args:
@@ -318,7 +315,7 @@ def marked(text: str, explanation: Any, part: int, method: str, mark: Any, plain
     return "".join([*shown, plain(text[end:])])
 
 
-def share_of_largest(explanation: Any, word: Any, method: str) -> float:
+def share_of_largest(explanation: Explanation, word: WordShare, method: str) -> float:
     """Returns a word's share as a part of the largest in its text, -1 to 1."""
     largest = max(abs(getattr(one, method)) for one in explanation.words)
     return getattr(word, method) / largest if largest else 0.0
@@ -330,7 +327,7 @@ def _html_mark(text: str, share: float) -> str:
     return f'<span style="{style}">{page.text(text)}</span>'
 
 
-def _html_table(explanation: Any) -> str:
+def _html_table(explanation: Explanation) -> str:
     methods = methods_of(explanation)
     header = "".join(f'<th scope="col">{NAMES[name]}</th>' for name in methods)
     rows = "".join(

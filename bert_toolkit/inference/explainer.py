@@ -14,76 +14,21 @@ import numpy as np
 
 from bert_toolkit.errors import UserError
 from bert_toolkit.inference.encoder import Text, arguments_named
-from bert_toolkit.inference.text_classifier import Prediction, TextClassifier
+from bert_toolkit.inference.explanation import (
+    BOTH,
+    INTEGRATED_GRADIENTS,
+    OCCLUSION,
+    STEPS,
+    Explanation,
+    WordShare,
+)
+from bert_toolkit.inference.text_classifier import TextClassifier
 from bert_toolkit.options import ModelOptions
 from bert_toolkit.problems import REGRESSION
 from bert_toolkit.tasks.classification import classifier_network
 from bert_toolkit.text.encoding import Encoded, SequenceEncoder
 from bert_toolkit.text.words import WORDS, find_words
 from tokenization import CLASSIFY, MASK, SEPARATE
-
-INTEGRATED_GRADIENTS, OCCLUSION, BOTH = "integrated_gradients", "occlusion", "both"
-METHODS = (BOTH, INTEGRATED_GRADIENTS, OCCLUSION)
-STEPS = 64
-
-
-class WordShare(NamedTuple):
-    """A word and its share in the logit that is explained: above 0 it speaks for, below 0 against.
-
-    Attributes:
-      text: the word as the text has it.
-      part: 0, or 1 if it is of the second text of a pair.
-      start: its first character in its text.
-      end: the character after its last.
-      integrated_gradients: its share by them; None if that was not asked for.
-      occlusion: how much larger the logit is with it than without; None likewise.
-    """
-
-    text: str
-    part: int
-    start: int
-    end: int
-    integrated_gradients: Optional[float]
-    occlusion: Optional[float]
-
-
-class Explanation(NamedTuple):
-    """The shares of the words of a text in a prediction.
-
-    Attributes:
-      text: a string or a pair of them.
-      prediction: of the model.
-      label: whose logit is explained; "" where a number is predicted, which is explained then.
-      logit: of that label, before any calibration.
-      baseline_logit: the same with [MASK] for every word; None without integrated gradients.
-      words: those of the text that the model reads, which may be too long for it.
-      cut: how many tokens it does not read.
-    """
-
-    text: Text
-    prediction: Prediction
-    label: str
-    logit: float
-    baseline_logit: Optional[float]
-    words: list[WordShare]
-    cut: int
-
-    @property
-    def total(self) -> float:
-        """The sum of the shares by integrated gradients."""
-        return sum(word.integrated_gradients or 0.0 for word in self.words)
-
-    @property
-    def error(self) -> float:
-        """How far `total` is from the difference of the two logits, as a share of it.
-
-        Integrated gradients are complete: with steps enough, it is 0. Where the difference is
-        nothing, it is compared with the sum of the shares without their signs.
-        """
-        difference = self.logit - (self.baseline_logit or 0.0)
-        sizes = sum(abs(word.integrated_gradients or 0.0) for word in self.words)
-        against = max(abs(difference), 0.01 * sizes)
-        return abs(self.total - difference) / against if against else 0.0
 
 
 class _Word(NamedTuple):
@@ -160,7 +105,14 @@ class Explainer(TextClassifier):
         name = "" if self.problem.kind == REGRESSION else self.problem.labels[output]
         [prediction] = self._predictions(logits[None])
         return Explanation(
-            text, prediction, name, float(logits[output]), baseline, shares, encoded.cut
+            text,
+            prediction.label,
+            prediction.probabilities,
+            name,
+            float(logits[output]),
+            baseline,
+            shares,
+            encoded.cut,
         )
 
     def _output(self, label: Optional[str], logits: np.ndarray) -> int:
@@ -204,7 +156,7 @@ class Explainer(TextClassifier):
         equation 1): the gradient along the straight way from the baseline to the text, times the
         way. The baseline has [MASK] for every token but [CLS] and [SEP], which have no share so:
         the model was trained to read it as a word that is not known. [PAD] it never reads. The
-        integral is Gauss and Legendre's sum, which needs fewer points than one of equal steps.
+        integral is a sum over the middles of equal steps.
         """
         length = len(encoded.input_ids)
         special = {self._model.tokenizer.vocab[name] for name in (CLASSIFY, SEPARATE)}
@@ -214,8 +166,7 @@ class Explainer(TextClassifier):
             ["word_embeddings", "logits"], [encoded, encoded._replace(input_ids=masked)]
         )
         end, start = embeddings.reshape(2, length, -1)  # [T, H] each
-        points, weights = np.polynomial.legendre.leggauss(steps)
-        places = ((points + 1) / 2).astype(np.float32)  # from -1..1 to 0..1
+        places = ((np.arange(steps) + 0.5) / steps).astype(np.float32)
         total = np.zeros_like(end, np.float64)
         for first in range(0, steps, batch_size):
             there = places[first : first + batch_size, None, None]
@@ -226,9 +177,8 @@ class Explainer(TextClassifier):
                 word_embeddings=between.reshape(-1, between.shape[-1]),
                 output=output,
             )
-            of_points = gradients.reshape(between.shape)
-            total += np.tensordot(weights[first : first + batch_size] / 2, of_points, 1)
-        return ((end - start) * total).sum(-1), float(logits[1, output])
+            total += gradients.reshape(between.shape).sum(0)
+        return ((end - start) * total / steps).sum(-1), float(logits[1, output])
 
     def _left_out(
         self, encoded: Encoded, words: Sequence[_Word], output: int, batch_size: int
@@ -239,6 +189,4 @@ class Explainer(TextClassifier):
             ids, segments = list(encoded.input_ids), list(encoded.segment_ids)
             del ids[word.pieces], segments[word.pieces]
             sequences.append(Encoded(ids, segments, encoded.cut))
-        return [
-            float(logits[output]) for logits in self._model.run_encoded(sequences, batch_size)
-        ]
+        return [float(logits[output]) for logits in self._model.run_encoded(sequences, batch_size)]

@@ -1,7 +1,7 @@
 """Labels of texts from Python; see encoder.py."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Optional
 
 import numpy as np
@@ -12,6 +12,7 @@ from bert_toolkit.options import ModelOptions
 from bert_toolkit.problems import KINDS
 from bert_toolkit.tasks import best_model
 from bert_toolkit.tasks.classification import calibration, classifier_network
+from bert_toolkit.training.outputs import Network
 
 
 class Prediction(NamedTuple):
@@ -36,7 +37,7 @@ class TextClassifier:
     """Labels of texts, by a classifier: run_classifier.py's, or one in Hugging Face's layout."""
 
     # (config, problem) -> the network, one of whose predictions is "logits".
-    _network = staticmethod(classifier_network.network)
+    _network: Callable[..., Network] = staticmethod(classifier_network.network)
 
     def __init__(
         self,
