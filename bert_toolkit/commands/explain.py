@@ -116,16 +116,24 @@ def run(options: Options) -> int:
     explainer = Explainer.of(options, options.max_seq_length)
     how = (options.label, options.method, options.steps, options.align, options.batch_size)
     on_screen = options.output_file in (None, files.STREAM)
-    inexact = 0
+    inexact = cut = 0
     with open_sink(options) as sink, Progress("explaining", "texts", quiet=on_screen) as progress:
         for text in read_texts(options):
             explanation = explainer.explain_one(text, *how)
             sink.write(explanation)
             inexact += explanation.error > LARGEST_ERROR
+            cut += explanation.cut > 0
             progress.update()
         if not progress.done:
             name = files.shown(options.input_file or "")
             raise UserError(f"{name}: empty; expected lines of text")
+    if cut:
+        logging.warning(
+            "%d of %d texts were cut to --max_seq_length=%d tokens; words beyond have no share",
+            cut,
+            progress.done,
+            options.max_seq_length,
+        )
     if inexact:
         logging.warning(
             "%d of %d texts: the shares are more than 1 %% off in all; pass more than --steps=%d",
