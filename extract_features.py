@@ -26,7 +26,7 @@ from absl import logging
 from bert_toolkit import cli
 from bert_toolkit.errors import UserError
 from bert_toolkit.features import feature_shards, lines, neighbors, projector, writers
-from bert_toolkit.features.layers import Layer, parse_layers
+from bert_toolkit.features.layers import EMBEDDINGS, Layer, parse_layers
 from bert_toolkit.io import background, files
 from bert_toolkit.io.progress import Progress, size
 from bert_toolkit.options import (
@@ -37,10 +37,13 @@ from bert_toolkit.options import (
     WindowOptions,
     check,
     option,
+    options_of,
     show_examples_option,
     window_option,
 )
 from bert_toolkit.text import words
+
+VOCABULARY = "vocabulary"  # for --projector
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +51,9 @@ class Options(ModelOptions, WindowOptions, DeviceOptions):
     """The options of this stage."""
 
     input_file: str = option(
-        "", "Text to read, a line at a time; .gz or plain; - for standard input.", required=True
+        "",
+        "Text to read, a line at a time; .gz or plain; - for standard input. Required, but for"
+        " --projector=vocabulary.",
     )
     output_file: Optional[str] = option(
         None,
@@ -108,6 +113,11 @@ class Options(ModelOptions, WindowOptions, DeviceOptions):
         True, "Whether [CLS] and [SEP] count in the mean and in the largest."
     )
     normalize: bool = option(False, "Scale vectors of --pooling to length 1.")
+    attention: bool = option(
+        False,
+        "Write the attention weights of --layers in place of vectors, to an .npz file: for each"
+        " line its tokens, and how much each takes in of every other, by layer and head.",
+    )
     queries_file: Optional[str] = option(
         None,
         "With --pooling: for every line of this file, print the lines of --input_file with the"
@@ -120,6 +130,12 @@ class Options(ModelOptions, WindowOptions, DeviceOptions):
         " lines with --pooling, else tokens.",
     )
     show_examples: int = show_examples_option()
+    projector: str = option(
+        "features",
+        "What the points are: features of --input_file, or the entries of the model's vocabulary"
+        " where its word embeddings have them, for which no text is read.",
+        choices=["features", VOCABULARY],
+    )
     batch_size: int = option(32, "Sequences in a batch, over all devices.", lower=1)
     use_one_hot_embeddings: bool = option(
         False, "Look embeddings up by a matrix product, which TPUs do faster."
@@ -153,8 +169,9 @@ class Options(ModelOptions, WindowOptions, DeviceOptions):
             "pool_special_tokens",
             "normalize",
         ),
+        "Attention": ("attention",),
         "Length": ("max_seq_length", "doc_stride"),
-        "Neighbors": ("queries_file", "num_neighbors", "projector_dir"),
+        "Neighbors": ("queries_file", "num_neighbors", "projector_dir", "projector"),
         "Model": (ModelOptions, TokenizerOptions, RuleOptions),
         "Device": ("batch_size", "use_one_hot_embeddings", DeviceOptions),
     }
@@ -166,11 +183,17 @@ class Options(ModelOptions, WindowOptions, DeviceOptions):
 
     def __post_init__(self):
         missing = self.missing_files("bert_config_file", "vocab_file", "init_checkpoint")
-        check([*self._conflicts(), *self._output_conflicts(), *missing])
+        if self.projector == VOCABULARY:
+            check([*self._vocabulary_conflicts(), *missing])
+        else:
+            attention = self._attention_conflicts() if self.attention else ()
+            check([*self._conflicts(), *attention, *self._output_conflicts(), *missing])
 
     def _conflicts(self) -> Iterator[str]:
         """Yields a sentence for everything about vectors that does not go together."""
         pooled = self.pooling != "none"
+        if not self.input_file:
+            yield "--input_file is required"
         if not (self.output_file or self.queries_file or self.projector_dir):
             yield "--output_file is required (or --queries_file, or --projector_dir)"
         if self.normalize and not pooled:
@@ -184,6 +207,24 @@ class Options(ModelOptions, WindowOptions, DeviceOptions):
         if self.queries_file and not pooled:
             yield "--queries_file compares lines; pass --pooling=mean, for example"
         yield from self.window_conflicts()
+
+    def _vocabulary_conflicts(self) -> Iterator[str]:
+        """Yields a sentence for everything that does not go with points of the vocabulary."""
+        if not self.projector_dir:
+            yield f"--projector={VOCABULARY}: --projector_dir is required"
+        for name in ("input_file", "output_file", "queries_file", "attention"):
+            if getattr(self, name):
+                yield f"--projector={VOCABULARY} reads no text; leave out --{name}"
+
+    def _attention_conflicts(self) -> Iterator[str]:
+        """Yields a sentence for everything that does not go with attention weights."""
+        if self.output_file and self.format != "npz":
+            yield f"--attention: --output_file={self.output_file}: expected an .npz file"
+        if EMBEDDINGS in self.layers:
+            yield f"--attention: --layers={self.layers}: expected layers, which embeddings are not"
+        for name in ("combine", "align", "pooling", "doc_stride", "queries_file", "projector_dir"):
+            if getattr(self, name) != options_of(Options)[name].default:
+                yield f"--attention is of the tokens of whole lines; leave out --{name}"
 
     def _output_conflicts(self) -> Iterator[str]:
         """Yields a sentence for everything about the output that does not go together."""
@@ -209,12 +250,14 @@ class Options(ModelOptions, WindowOptions, DeviceOptions):
 
 
 def run(options: Options) -> int:
-    """Writes the features; returns the number of lines.
+    """Writes the features; returns the number of lines, or of points of the vocabulary.
 
     Raises:
       UserError: an input cannot be used.
     """
     # TensorFlow is imported when a model is needed, so that --help and mistakes answer at once.
+    if options.projector == VOCABULARY:
+        return project_vocabulary(options)
     check_files(options)
     from bert_toolkit.checkpoints import checkpoint_files, model_directory, restore, training_notes
     from bert_toolkit.features import vectors
@@ -247,7 +290,7 @@ def run(options: Options) -> int:
             options.align,
             options.pool_special_tokens,
         ),
-        bytes_per_token(model.config.hidden_size, layers, options),
+        bytes_per_token(model.config, layers, options),
         static_shapes=options.static_shapes,
         shown=options.show_examples,
     )
@@ -256,7 +299,10 @@ def run(options: Options) -> int:
             options.compute(), one_hot_embeddings=options.use_one_hot_embeddings
         )
         made_of = vectors.Vectors(options.combine, options.pooling)
-        network = vectors.network(model.config, layers, compute, made_of)
+        if options.attention:
+            network = vectors.attention_network(model.config, layers, compute)
+        else:
+            network = vectors.network(model.config, layers, compute, made_of)
         trainer = Trainer(
             model_functions.make(
                 network,
@@ -276,6 +322,22 @@ def run(options: Options) -> int:
     return count
 
 
+def project_vocabulary(options: Options) -> int:
+    """Writes the word embeddings as points for the projector; returns how many."""
+    from bert_toolkit.checkpoints import checkpoint_files, model_directory, training_notes
+
+    model = model_directory.find(options)
+    assert model.init_checkpoint
+    tokenizer = model.tokenizer()
+    vocabulary = training_notes.Vocabulary.of(model.vocab_file or "")
+    training_notes.check_vocabulary(model.init_checkpoint, vocabulary)
+    table = checkpoint_files.read(model.init_checkpoint)["bert/embeddings/word_embeddings"]
+    directory = options.projector_dir or ""
+    count = projector.write_vocabulary(directory, tokenizer, table)
+    logging.info("tensorboard --logdir %s shows %s points", directory, f"{count:,}")
+    return count
+
+
 def check_files(options: Options) -> None:
     """Raises a UserError if an input is not there, or the output cannot be written."""
     for name in ("input_file", "queries_file"):
@@ -287,12 +349,14 @@ def check_files(options: Options) -> None:
         writers.check_libraries(options.format)
 
 
-def bytes_per_token(hidden_size: int, layers: list[Layer], options: Options) -> int:
-    """Returns how much memory the features of a token take until they are written."""
+def bytes_per_token(config: Any, layers: list[Layer], options: Options) -> int:
+    """Returns how much memory the features of a token take, at most, until they are written."""
+    if options.attention:
+        return 4 * len(layers) * config.num_attention_heads * options.max_seq_length
     if options.pooling != "none":
         return 0
     width = 1 if options.combine in ("mean", "sum") else len(layers)
-    return 4 * hidden_size * width
+    return 4 * config.hidden_size * width
 
 
 def make_layout(options: Options, layers: list[Layer]) -> writers.FeatureLayout:
@@ -303,7 +367,9 @@ def make_layout(options: Options, layers: list[Layer]) -> writers.FeatureLayout:
     elif options.combine != "separate":
         names = {"combined": ",".join(map(str, layers))}
     with_words = options.align != words.PIECES
-    return writers.FeatureLayout(names, options.dtype, options.pooling != "none", with_words)
+    return writers.FeatureLayout(
+        names, options.dtype, options.pooling != "none", with_words, options.attention
+    )
 
 
 def made_from(options: Options, model: Any) -> dict[str, Any]:
@@ -317,6 +383,7 @@ def made_from(options: Options, model: Any) -> dict[str, Any]:
     )
     facts = {name: getattr(options, name) for name in names.split()}
     facts["window_stride"] = options.doc_stride  # as runs of earlier versions have it
+    facts["attention"] = options.attention or None  # as in those that do not know of it
     for name in ("init_checkpoint", "vocab_file", "config_file"):
         facts[name] = getattr(model, name)
     facts |= model.rules.to_dict()

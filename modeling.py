@@ -219,12 +219,15 @@ class BertModel:
         self.precision = precision
         with tf.variable_scope(scope, default_name="bert"):
             with tf.variable_scope("embeddings"):
-                rows, self.embedding_table = _embed(
+                rows, self.word_embeddings, self.embedding_table = _embed(
                     config, input_ids, token_type_ids, tokens, use_one_hot_embeddings
                 )
                 self.embedding_output = tokens.to_grid(rows)
             with tf.variable_scope("encoder"):
-                layers = _encode(config, tf.cast(rows, precision), tokens, recompute)
+                attended: list[_Attended] = []
+                layers = _encode(config, tf.cast(rows, precision), tokens, recompute, attended)
+                # A recomputed layer attends again when its gradient is built, which comes later.
+                self._attended = tuple(attended)
                 # What is not used later is never computed: the graph is pruned.
                 self.all_encoder_layers = [
                     tokens.to_grid(tf.cast(rows, tf.float32)) for rows in layers
@@ -252,6 +255,21 @@ class BertModel:
     def get_embedding_output(self) -> tf.Tensor:
         """Returns [B, S, H]: the sum of the three embeddings, normalized, after dropout."""
         return self.embedding_output
+
+    def get_attention_weights(self) -> list[tf.Tensor]:
+        """Returns the attention weights of every layer, the first layer first.
+
+        float32 [B, N, S, S] each, before dropout: how much of the value of each token (the last
+        axis, which sums to 1) each token (the one before) takes in. Rows of padding mean nothing.
+        """
+        return [_attention_weights(*each) for each in self._attended]
+
+    def get_word_embeddings(self) -> tf.Tensor:
+        """Returns [T, H]: the word embedding of every token, before anything is added to it.
+
+        A session may feed it, to compute what the model makes of vectors that are of no word.
+        """
+        return self.word_embeddings
 
     def get_embedding_table(self) -> tf.Variable:
         """Returns the word embeddings, [V, H]."""
@@ -312,7 +330,7 @@ def _embed(
     tokens: AllTokens,
     one_hot: bool,
 ):
-    """Returns the embedding output [T, H] and the table of word embeddings [V, H]."""
+    """Returns the embedding output and the words' part of it [T, H], and their table [V, H]."""
     initializer = create_initializer(config.initializer_range)
     table = tf.get_variable(
         "word_embeddings", [config.vocab_size, config.hidden_size], initializer=initializer
@@ -345,16 +363,25 @@ def _embed(
     # Not gathered by row: this gradient is a sum over the batch.
     places = tf.broadcast_to(positions[:length], [batch_size, length, config.hidden_size])
     output = words + segments + tokens.to_rows(places)
-    return dropout(layer_norm(output, config.layer_norm_eps), config.hidden_dropout_prob), table
+    output = dropout(layer_norm(output, config.layer_norm_eps), config.hidden_dropout_prob)
+    return output, words, table
 
 
 # --- The encoder ---
 
 
+# What attention weights are made of: query and key [B, N, S, D], and the adder for padding.
+_Attended = tuple[tf.Tensor, tf.Tensor, tf.Tensor]
+
+
 def _encode(
-    config: BertConfig, rows: tf.Tensor, tokens: AllTokens, recompute: bool
+    config: BertConfig,
+    rows: tf.Tensor,
+    tokens: AllTokens,
+    recompute: bool,
+    attended: list[_Attended],
 ) -> list[tf.Tensor]:
-    """Returns the output of every layer, [T, H] each."""
+    """Returns the output of every layer, [T, H] each; appends a member to `attended` for each."""
     # [B, 1, 1, S]: every query attends to every token that is not padding.
     padding = 1.0 - tf.cast(tokens.input_mask, tf.float32)  # [B, S]
     adder = tf.expand_dims(tf.expand_dims(padding, 1), 1) * MASKED_SCORE  # [B, 1, 1, S]
@@ -363,7 +390,7 @@ def _encode(
 
         def layer(rows, scope=f"layer_{index}"):
             with tf.variable_scope(scope, reuse=tf.AUTO_REUSE):
-                return _layer(config, rows, adder, tokens)
+                return _layer(config, rows, adder, tokens, attended)
 
         rows = _recomputed(layer, rows) if recompute else layer(rows)
         layers.append(rows)
@@ -394,11 +421,17 @@ def _recomputed(layer: Callable[[tf.Tensor], tf.Tensor], rows: tf.Tensor) -> tf.
     return compute(rows)
 
 
-def _layer(config: BertConfig, rows: tf.Tensor, adder: tf.Tensor, tokens: AllTokens) -> tf.Tensor:
+def _layer(
+    config: BertConfig,
+    rows: tf.Tensor,
+    adder: tf.Tensor,
+    tokens: AllTokens,
+    attended: list[_Attended],
+) -> tf.Tensor:
     """[T, H] -> [T, H]: attention, then the feed-forward part, both with residual connections."""
     with tf.variable_scope("attention"):
         with tf.variable_scope("self"):
-            context = _attention(config, rows, adder, tokens)
+            context = _attention(config, rows, adder, tokens, attended)
         with tf.variable_scope("output"):
             rows = _project_and_add(config, context, rows)
     with tf.variable_scope("intermediate"):
@@ -416,7 +449,11 @@ def _project_and_add(config: BertConfig, inputs: tf.Tensor, residual: tf.Tensor)
 
 
 def _attention(
-    config: BertConfig, rows: tf.Tensor, adder: tf.Tensor, tokens: AllTokens
+    config: BertConfig,
+    rows: tf.Tensor,
+    adder: tf.Tensor,
+    tokens: AllTokens,
+    attended: list[_Attended],
 ) -> tf.Tensor:
     """[T, H] -> [T, H]: multi-headed self-attention (Vaswani et al., 2017, section 3.2)."""
     heads = config.num_attention_heads
@@ -429,6 +466,7 @@ def _attention(
 
     query, key, value = project("query"), project("key"), project("value")
     query /= math.sqrt(head_size)
+    attended.append((query, key, adder))
     # The shape is asked of the query: what is the same in a recomputed layer would be kept for it.
     batch_size, _, length, _ = get_shape_list(query)
     kept = Dropout(config.attention_probs_dropout_prob, [batch_size, heads, length, length])
@@ -449,8 +487,7 @@ def _attend(
 
     @tf.custom_gradient
     def attend(query, key, value):
-        scores = tf.matmul(query, key, transpose_b=True)  # [B, N, S, S]
-        weights = tf.nn.softmax(tf.cast(scores, tf.float32) + adder)  # float32
+        weights = _attention_weights(query, key, adder)  # [B, N, S, S]
         dropped = kept.mask(tf.cast(weights, value.dtype))
         context = kept.scale(tf.matmul(dropped, value))  # [B, N, S, D]
 
@@ -471,6 +508,12 @@ def _attend(
         return context, gradient
 
     return attend(query, key, value)
+
+
+def _attention_weights(query: tf.Tensor, key: tf.Tensor, adder: tf.Tensor) -> tf.Tensor:
+    """softmax(query key' + adder), [B, N, S, D] twice -> float32 [B, N, S, S]."""
+    scores = tf.matmul(query, key, transpose_b=True)  # [B, N, S, S]
+    return tf.nn.softmax(tf.cast(scores, tf.float32) + adder)
 
 
 # --- The heads of pretraining ---

@@ -10,6 +10,7 @@ __version__ = "0.1.0"
 # Class -> its module below bert_toolkit.inference.
 _MODULES = {
     "Encoder": "encoder",
+    "Explainer": "explainer",
     "FillMask": "fill_mask",
     "NextSentence": "scorer",
     "QuestionAnswerer": "question_answerer",
@@ -19,6 +20,7 @@ _MODULES = {
 }
 __all__ = [
     "Encoder",
+    "Explainer",
     "FillMask",
     "NextSentence",
     "QuestionAnswerer",

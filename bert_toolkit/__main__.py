@@ -16,6 +16,8 @@ COMMANDS = {
     "check": "bert_toolkit.commands.check_learning",
     "fill-mask": "bert_toolkit.commands.fill_mask",
     "score": "bert_toolkit.commands.score",
+    "attention": "bert_toolkit.commands.attention",
+    "explain": "bert_toolkit.commands.explain",
     "baselines": "bert_toolkit.commands.baselines",
     "build-vocab": "bert_toolkit.commands.build_vocab",
     "extend-vocab": "bert_toolkit.commands.extend_vocab",

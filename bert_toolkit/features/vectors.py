@@ -1,4 +1,4 @@
-"""Vectors of tokens and of texts: what is made of an encoder's layers."""
+"""Vectors of tokens and of texts, made of an encoder's layers; and its attention weights."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -76,6 +76,28 @@ def _output(model: modeling.BertModel, layer: Layer) -> tf.Tensor:
     if isinstance(layer, int):
         return model.get_all_encoder_layers()[layer]
     return model.get_embedding_output()
+
+
+def attention_network(
+    config: modeling.BertConfig, layers: Sequence[Layer], compute: ComputeOptions = DEFAULT_COMPUTE
+) -> Network:
+    """Returns the function (features, mode) -> Outputs: the attention weights of some layers.
+
+    The prediction is "attention", float32 [B, S, L, N, S]: for each token, by layer and head, what
+    it takes in of every other. Tokens come first, as in all that is predicted of tokens. The
+    layers are numbers.
+    """
+
+    def build(features: Mapping[str, tf.Tensor], mode: str) -> Outputs:
+        model = model_functions.encoder(config, features, mode, compute, with_pooler=False)
+        weights = model.get_attention_weights()  # [B, N, S, S] each
+        chosen = tf.stack([weights[int(layer)] for layer in layers], 1)  # [B, L, N, S, S]
+        predictions = {"attention": tf.transpose(chosen, [0, 3, 1, 2, 4])}
+        if "unique_ids" in features:
+            predictions["unique_ids"] = features["unique_ids"]
+        return Outputs(predictions)
+
+    return build
 
 
 def combined(outputs: list[tf.Tensor], combine: str) -> tf.Tensor:

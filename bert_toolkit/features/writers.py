@@ -49,12 +49,14 @@ class FeatureLayout:
       dtype: type of numbers in binary formats, "float32" or "float16".
       pooled: one vector a line, rather than one a token.
       with_words: tokens are words, and it is told where they stand.
+      attention: what is written is attention weights, of these layers; no vectors.
     """
 
     layers: Mapping[str, Any]
     dtype: str = "float32"
     pooled: bool = False
     with_words: bool = False
+    attention: bool = False
 
 
 class Writer(Protocol):
@@ -78,6 +80,8 @@ def open_writer(path: str, format_name: str, layout: FeatureLayout) -> Iterator[
             stream = files.open_binary(unfinished, "wb")
             compressed = path.endswith(".gz")
             writer: Writer = JsonLines(_gzipped(stream) if compressed else stream, layout)
+        elif layout.attention:
+            writer = AttentionNpz(unfinished, layout)
         else:
             writer = _WRITERS[format_name](unfinished, layout)
         yield writer
@@ -249,6 +253,36 @@ class Npz:
             for name, column in self._large.items():
                 with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
                     column.save(entry)
+
+
+class AttentionNpz:
+    """An .npz archive with two arrays a line: its tokens, and its attention weights.
+
+    Every line has arrays of its own, which numpy reads when they are asked for: those of all lines
+    are too large to be read at once.
+    """
+
+    def __init__(self, path: str, layout: FeatureLayout):
+        self._stream = files.open_binary(path, "wb")
+        self._archive = zipfile.ZipFile(self._stream, "w", zipfile.ZIP_STORED)
+        self._dtype = np.dtype(layout.dtype).newbyteorder("<")
+        self._add("layers", np.array(list(layout.layers.values()), np.int64))
+
+    def _add(self, name: str, array: np.ndarray) -> None:
+        with self._archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
+            np.lib.format.write_array(entry, array, allow_pickle=False)
+
+    def write(self, line: LineFeatures) -> None:
+        """Adds a line: tokens_N [T] and attention_N [L, heads, T, T]."""
+        weights = line.arrays["attention"][..., : len(line.tokens)]  # [T, L, heads, T]
+        number = line.source.number
+        self._add(f"tokens_{number}", np.array(line.tokens, np.str_))
+        self._add(f"attention_{number}", np.moveaxis(weights, 0, 2).astype(self._dtype))
+
+    def close(self) -> None:
+        """Ends the file."""
+        self._archive.close()
+        self._stream.close()
 
 
 # Rows are kept until they are this large together: appending one by one is slow.

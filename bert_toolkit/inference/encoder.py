@@ -29,6 +29,8 @@ from bert_toolkit.training.outputs import Network
 from tokenization import garbage_collection_paused
 
 Text = Union[str, tuple[str, str]]
+# A batch: the numbers of each input, by its name, of each sequence.
+Rows = Sequence[Mapping[str, Sequence[int]]]
 
 
 @contextlib.contextmanager
@@ -103,6 +105,7 @@ class InferenceSession:
             self._inputs = {name: tf.placeholder(tf.int32, [None, None], name) for name in names}
             network = make_network(files.config)
             outputs = network(self._inputs, PREDICT)
+            self._predictions = outputs.predictions
             self._output = outputs.predictions[output]
             config = tf.ConfigProto(allow_soft_placement=True)
             config.gpu_options.allow_growth = True
@@ -133,12 +136,18 @@ class InferenceSession:
                 found[number] = value
         return found
 
-    def run_batch(self, rows: Sequence[Mapping[str, Sequence[int]]]) -> np.ndarray:
-        """Returns the output for a batch of sequences, [B, ...].
+    def run_batch(self, rows: Rows) -> np.ndarray:
+        """Returns the output for a batch of sequences, [B, ...]."""
+        return self._session.run(self._output, self._feed(rows))
 
-        Args:
-          rows: name of an input -> its numbers, of each sequence; shorter ones are padded.
-        """
+    def fetch(self, outputs: Sequence[str], rows: Rows, **fed: Any) -> list[np.ndarray]:
+        """Returns several predictions for a batch; others of them may be fed, by name."""
+        feed = self._feed(rows)
+        feed.update({self._predictions[name]: value for name, value in fed.items()})
+        return self._session.run([self._predictions[name] for name in outputs], feed)
+
+    def _feed(self, rows: Rows) -> dict[tf.Tensor, np.ndarray]:
+        """Returns the inputs of a batch; shorter sequences are padded with zeros."""
         feed = {}
         for name in rows[0]:
             values = [row[name] for row in rows]
@@ -146,7 +155,7 @@ class InferenceSession:
             for row, value in zip(padded, values):
                 row[: len(value)] = value
             feed[self._inputs[name]] = padded
-        return self._session.run(self._output, feed)
+        return feed
 
     def close(self) -> None:
         """Frees what the session holds."""

@@ -5,10 +5,8 @@ from typing import NamedTuple, Optional
 
 import numpy as np
 
-from bert_toolkit.checkpoints import task_file
-from bert_toolkit.errors import UserError
 from bert_toolkit.inference.encoder import InferenceSession, arguments_named
-from bert_toolkit.inference.trained import find
+from bert_toolkit.inference.trained import find_for
 from bert_toolkit.options import ModelOptions
 from bert_toolkit.problems import ANSWERING
 from bert_toolkit.tasks.answering import span_network
@@ -61,12 +59,7 @@ class QuestionAnswerer:
         """
         with arguments_named(bert_dir="model_dir"):
             options = ModelOptions(bert_dir=model_dir, init_checkpoint=init_checkpoint)
-            trained = find(options, [ANSWERING])
-            if trained is None:
-                task_file.read([model_dir], [ANSWERING])  # says so if it is for another task
-                raise UserError(
-                    f"{model_dir}: no {task_file.NAME}; expected a model of run_squad.py"
-                )
+            trained = find_for(options, [ANSWERING], "a model of run_squad.py")
             self.settings = Settings.of(trained.settings)
             if null_score_diff_threshold is not None:  # as models of other programs need it
                 self.settings = Settings(True, null_score_diff_threshold)

@@ -1,17 +1,18 @@
 """Labels of texts from Python; see encoder.py."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Optional
 
-from bert_toolkit.checkpoints import task_file
-from bert_toolkit.errors import UserError
+import numpy as np
+
 from bert_toolkit.inference.encoder import InferenceSession, Text, arguments_named
-from bert_toolkit.inference.trained import find
+from bert_toolkit.inference.trained import find_for
 from bert_toolkit.options import ModelOptions
 from bert_toolkit.problems import KINDS
 from bert_toolkit.tasks import best_model
 from bert_toolkit.tasks.classification import calibration, classifier_network
+from bert_toolkit.training.outputs import Network
 
 
 class Prediction(NamedTuple):
@@ -35,6 +36,9 @@ def calibration_of(model_dir: str) -> calibration.Calibration:
 class TextClassifier:
     """Labels of texts, by a classifier: run_classifier.py's, or one in Hugging Face's layout."""
 
+    # (config, problem) -> the network, one of whose predictions is "logits".
+    _network: Callable[..., Network] = staticmethod(classifier_network.network)
+
     def __init__(
         self,
         model_dir: str,
@@ -48,23 +52,26 @@ class TextClassifier:
         """
         with arguments_named(bert_dir="model_dir"):
             options = ModelOptions(bert_dir=model_dir, init_checkpoint=init_checkpoint)
-            trained = find(options, KINDS)
-            if trained is None:
-                task_file.read([model_dir], KINDS)  # says so if it is for another task
-                raise UserError(f"{model_dir}: no {task_file.NAME}; expected a trained classifier")
-            self.problem = problem = trained.problem
-            self._calibration = calibration_of(model_dir)
-            self._model = InferenceSession(
-                trained.files,
-                trained.checkpoint,
-                lambda config: classifier_network.network(config, problem),
-                "logits",
-                max_seq_length,
-            )
+            self._load(options, max_seq_length)
+
+    def _load(self, options: ModelOptions, max_seq_length: Optional[int]) -> None:
+        trained = find_for(options, KINDS, "a trained classifier")
+        self.problem = problem = trained.problem
+        self._calibration = calibration_of(options.bert_dir or "")
+        self._model = InferenceSession(
+            trained.files,
+            trained.checkpoint,
+            lambda config: self._network(config, problem),
+            "logits",
+            max_seq_length,
+        )
 
     def predict(self, texts: Sequence[Text], batch_size: int = 32) -> list[Prediction]:
         """Returns a prediction for each text; a text is a string or a pair of them."""
-        logits = self._model.run(texts, batch_size)
+        return self._predictions(self._model.run(texts, batch_size))
+
+    def _predictions(self, logits: np.ndarray) -> list[Prediction]:
+        """[texts, outputs] -> a prediction for each text."""
         probabilities = self._calibration.probabilities(self.problem, logits)
         answers = self._calibration.answers(self.problem, probabilities)
         return [

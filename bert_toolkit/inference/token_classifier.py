@@ -10,10 +10,9 @@ with TokenClassifier("out/tags") as tagger:
 from collections.abc import Sequence
 from typing import Any, Optional, Union
 
-from bert_toolkit.checkpoints import checkpoint_files, task_file
-from bert_toolkit.errors import UserError
+from bert_toolkit.checkpoints import checkpoint_files
 from bert_toolkit.inference.encoder import InferenceSession, arguments_named
-from bert_toolkit.inference.trained import Trained, find
+from bert_toolkit.inference.trained import Trained, find_for
 from bert_toolkit.options import ModelOptions
 from bert_toolkit.problems import TAGGING
 from bert_toolkit.tasks.tagging import crf, data, formats, network
@@ -45,10 +44,7 @@ class TokenClassifier:
         """
         with arguments_named(bert_dir="model_dir"):
             options = ModelOptions(bert_dir=model_dir, init_checkpoint=init_checkpoint)
-            trained = find(options, [TAGGING])
-            if trained is None:
-                task_file.read([model_dir], [TAGGING])  # says so if it is for another task
-                raise UserError(f"{model_dir}: no {task_file.NAME}; expected a trained tagger")
+            trained = find_for(options, [TAGGING], "a trained tagger")
             model = model_of(trained)
             self.labels = model.problem.labels
             self._model = InferenceSession(

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Optional
 import tensorflow.compat.v1 as tf
 
 from bert_toolkit.checkpoints import model_directory, task_file
+from bert_toolkit.errors import UserError
 from bert_toolkit.options import ModelOptions
 from bert_toolkit.problems import Problem
 from bert_toolkit.tasks import best_model
@@ -49,3 +50,16 @@ def find(options: ModelOptions, kinds: Sequence[str]) -> Optional[Trained]:
     if options.init_checkpoint:
         checkpoint = files.init_checkpoint or checkpoint
     return Trained(files, checkpoint, problem, task_file.settings([model_dir, best]))
+
+
+def find_for(options: ModelOptions, kinds: Sequence[str], expected: str) -> Trained:
+    """Returns the model of --bert_dir as `find` does.
+
+    Raises:
+      UserError: it is of none of these kinds; `expected` is what it should be.
+    """
+    trained = find(options, kinds)
+    if trained is None:
+        task_file.read([options.bert_dir or ""], kinds)  # says so if it is for another task
+        raise UserError(f"{options.bert_dir}: no {task_file.NAME}; expected {expected}")
+    return trained

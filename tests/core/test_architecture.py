@@ -12,7 +12,7 @@ from conftest import ROOT
 LAYERS = (
     ("errors", "problems", "compute", "tensorflow_start"),
     ("tokenization", "modeling", "optimization"),
-    ("options", "io"),
+    ("options", "io", "pages"),
     ("text", "cli"),
     ("checkpoints",),
     ("training",),

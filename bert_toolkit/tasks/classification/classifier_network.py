@@ -39,14 +39,8 @@ def network(
     """Returns the function (features, mode) -> Outputs."""
 
     def build(features: Mapping[str, tf.Tensor], mode: str) -> Outputs:
-        training = mode == TRAIN
         model = model_functions.encoder(config, features, mode, compute)
-        pooled = modeling.dropout(
-            model.get_pooled_output(), config.hidden_dropout_prob if training else 0.0
-        )  # [B, H]
-        logits = modeling.output_layer(
-            pooled, problem.outputs, modeling.create_initializer()
-        )  # [B, outputs]
+        logits = _logits(model, config, problem, mode)  # [B, outputs]
         predictions = {"logits": logits}
         if "is_real_example" in features:
             predictions["is_real_example"] = features["is_real_example"]
@@ -60,6 +54,45 @@ def network(
         )
 
     return build
+
+
+def gradient_network(config: modeling.BertConfig, problem: Problem) -> Network:
+    """Returns the function (features, mode) -> Outputs: logits, and where they come from.
+
+    Predictions are, T being the number of tokens of a batch without padding:
+      logits: [B, outputs].
+      word_embeddings: [T, H], of the tokens, one sequence after the other. To be fed in order to
+        compute the others of vectors that are of no word.
+      output: int32 scalar, to be fed.
+      gradients: [T, H], of that output of each sequence by its word embeddings.
+    """
+
+    def build(features: Mapping[str, tf.Tensor], mode: str) -> Outputs:
+        model = model_functions.encoder(config, features, mode, DEFAULT_COMPUTE)
+        logits = _logits(model, config, problem, mode)
+        words = model.get_word_embeddings()
+        output = tf.placeholder(tf.int32, [], "output")
+        [gradients] = tf.gradients(tf.gather(logits, output, axis=1), words)
+        return Outputs(
+            {
+                "logits": logits,
+                "word_embeddings": words,
+                "output": output,
+                "gradients": gradients,
+            }
+        )
+
+    return build
+
+
+def _logits(
+    model: modeling.BertModel, config: modeling.BertConfig, problem: Problem, mode: str
+) -> tf.Tensor:
+    """Returns the outputs of a linear layer over [CLS], [B, outputs]."""
+    pooled = modeling.dropout(
+        model.get_pooled_output(), config.hidden_dropout_prob if mode == TRAIN else 0.0
+    )  # [B, H]
+    return modeling.output_layer(pooled, problem.outputs, modeling.create_initializer())
 
 
 def _loss(problem: Problem, loss: Loss, logits: tf.Tensor, targets: tf.Tensor) -> Mean:
