@@ -13,6 +13,7 @@ COMMANDS = {
     "answer": "run_squad",
     "tag": "run_token_classifier",
     "features": "extract_features",
+    "distill": "bert_toolkit.commands.distill",
     "baselines": "bert_toolkit.commands.baselines",
     "build-vocab": "bert_toolkit.commands.build_vocab",
     "extend-vocab": "bert_toolkit.commands.extend_vocab",
