@@ -167,8 +167,8 @@ class BertConfig:
         """Raises a UserError if this is the config of another network than BERT."""
         if self.network_type != BERT:
             raise UserError(
-                f"the model's config: model_type is {self.network_type!r}, a network that only"
-                " classifies; expected bert; use bert classify, or another model"
+                f"the model's config: model_type is {self.network_type!r}, which only classifies"
+                " (bert classify, bert export); expected bert; use another model"
             )
 
     def to_dict(self) -> dict[str, Any]:

@@ -106,6 +106,11 @@ def run(options: Options) -> str:
         vocabulary = training_notes.Vocabulary.of(exported.files.vocab_file)
         training_notes.check_vocabulary(exported.checkpoint, vocabulary)
     if options.format == TFLITE:
+        if exported.files.config.network_type == "bilstm":
+            raise UserError(
+                "--format=tflite: the model is a BiLSTM, whose LSTM is no operation of TFLite; pass"
+                " --format=saved_model"
+            )
         path = os.path.join(options.output_dir, "model.tflite")
         saved_model.write_tflite(exported, path, options.dtype)
         saved_model.write_assets(exported, options.output_dir)

@@ -4,7 +4,7 @@ import dataclasses
 import random
 import re
 from collections.abc import Sequence
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 import numpy as np
 
@@ -57,21 +57,24 @@ def augment(examples: Sequence[Example], how: Augmentation, seed: int) -> list[E
     chance = random.Random(seed)
     made = []
     for example in examples:
-        seen = {example[1:3]}
+        seen = {(example.text_a, example.text_b)}
         for number in range(how.copies):
-            texts: list[Optional[str]] = [example.text_a, example.text_b]
-            for place, text in enumerate(texts):
-                if text and (example.text_b is None or number % 3 in (place, 2)):
-                    texts[place] = _changed(text, how, chance)
-            if tuple(texts) not in seen:
-                seen.add(tuple(texts))
-                made.append(Example(example.name, texts[0] or "", texts[1], None, example.line))
+            first, second = example.text_a, example.text_b
+            if second is None or number % 3 != 1:
+                first = _changed(first, how, chance)
+            if second is not None and number % 3 != 0:
+                second = _changed(second, how, chance)
+            if (first, second) not in seen:
+                seen.add((first, second))
+                made.append(Example(example.name, first, second, None, example.line))
     return made
 
 
 def _changed(text: str, how: Augmentation, chance: random.Random) -> str:
     """Returns the text with words masked, or some words in a row of that."""
     words = _WORD.findall(text)
+    if not words:
+        return text
     changed = [MASK if chance.random() < how.mask_probability else word for word in words]
     if chance.random() < how.ngram_probability:
         length = min(chance.randint(1, LONGEST_NGRAM), len(words))
