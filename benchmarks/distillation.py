@@ -1,6 +1,6 @@
 """Distilled classifiers beside their teacher, and the same students without its answers.
 
-    python benchmarks/distillation.py --data_dir=DIR --bert_dir=DIR [--seeds=1,2] [--teacher_dir=DIR]
+    python benchmarks/distillation.py --data_dir=DIR --bert_dir=DIR [--seeds=1,2,3]
 
 The data is in SST-2's layout: movie reviews, 8,568 to train on and 1,000 in dev. The teacher is
 --bert_dir fine-tuned for an epoch, one for all seeds, or a classifier that is there already.
