@@ -46,6 +46,7 @@ from bert_toolkit.tasks import start
 from bert_toolkit.tasks.classification import lessons, task_data
 from bert_toolkit.tasks.classification.data_options import DataOptions
 from bert_toolkit.tasks.classification.lessons import CROSS_ENTROPY, MSE
+from bert_toolkit.training import cluster
 
 BERT, BILSTM = "bert", "bilstm"
 # Directories below --output_dir.
@@ -277,18 +278,24 @@ def load(options: Options, problem: Any, actions: Any) -> task_data.Data:
 
 
 def texts_to_learn(options: Options, data: task_data.Data) -> list[task_data.Example]:
-    """Returns the training examples, the texts of --unlabeled_file, and changed copies of both."""
+    """Returns the training examples, the texts of --unlabeled_file, and changed copies of both.
+
+    Raises:
+      UserError: there is no text, or the file cannot be used.
+    """
     examples = list(data.train or ())
     if options.unlabeled_file:
         task = dataclasses.replace(
-            options.task(), kind=data.problem.kind, labels=data.problem.labels
-        )
-        task = dataclasses.replace(
-            task, train=None, dev={}, test={"": options.texts(options.unlabeled_file)}
+            options.task(),
+            kind=data.problem.kind,
+            labels=data.problem.labels,
+            test={"": options.texts(options.unlabeled_file)},
         )
         wanted = task_data.Wanted(train=False, dev=False, test=True)
         texts = task_data.load(task, options, wanted, options.seed, []).test[""]
         examples += [example for example in texts if not example.is_blank]
+    if not examples:
+        raise UserError(f"{options.unlabeled_file}: only blank lines in it; expected texts")
     how = lessons.Augmentation(options.augment, options.mask_probability, options.ngram_probability)
     copies = lessons.augment(examples, how, options.seed)
     labelled = sum(example.label is not None for example in examples)
@@ -308,9 +315,15 @@ def with_student(options: Options) -> Options:
     """Returns the options with the student's files, the teacher's where it has none of its own.
 
     Raises:
-      UserError: there is no teacher, or it has no such layer.
+      UserError: there is no teacher, or it has no such layer, or there are several hosts.
     """
     from bert_toolkit.inference import teacher
+
+    if cluster.size() > 1:
+        raise UserError(
+            "TF_CONFIG: its cluster has several hosts, but bert distill trains on one; run it"
+            " without TF_CONFIG"
+        )
 
     trained = teacher.find_teacher(options.teacher_dir or "")
     files.make_directory(options.output_dir, "output_dir")

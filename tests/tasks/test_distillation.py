@@ -83,10 +83,10 @@ def test_several_labels_and_numbers():
 
 
 def plain_lstm(rows, kernel, bias):
-    """The last state of an LSTM over rows [S, H], step by step; gates i, g, f, o."""
+    """The last state of an LSTM over rows [S, H], step by step; gates i, f, g, o."""
     state = memory = np.zeros(len(bias) // 4)
     for row in rows:
-        i, g, f, o = np.split(np.concatenate([row, state]) @ kernel + bias, 4)
+        i, f, g, o = np.split(np.concatenate([row, state]) @ kernel + bias, 4)
         memory = expit(f) * memory + expit(i) * np.tanh(g)
         state = expit(o) * np.tanh(memory)
     return state
@@ -103,7 +103,7 @@ def test_the_bilstm_is_that_of_its_equations_whatever_the_padding():
         found = session.run(output)
         weights = {v.op.name: value for v, value in zip(tf.trainable_variables(), session.run(tf.trainable_variables()))}  # fmt: skip
     forget = weights["bilstm/forward/bias"].reshape(4, 5)
-    np.testing.assert_array_equal(forget, np.array([[0.0], [0.0], [1.0], [0.0]]) * np.ones(5))
+    np.testing.assert_array_equal(forget, np.array([[0.0], [1.0], [0.0], [0.0]]) * np.ones(5))
     for row, length, values in zip(ids, mask.sum(-1), found):
         words = weights["bert/embeddings/word_embeddings"][row[:length]]
         states = [

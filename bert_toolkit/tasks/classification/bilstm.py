@@ -68,8 +68,8 @@ def pooled_output(config: Any, features: Mapping[str, tf.Tensor], mode: str) -> 
 def _last_state(words: tf.Tensor, lengths: tf.Tensor, config: Any, name: str) -> tf.Tensor:
     """[B, S, H], int32 [B] -> [B, L]: the state of an LSTM after the last token of each text.
 
-    One fused operation goes over all positions; it has the gates in the order input, new cell,
-    forget, output (Hochreiter and Schmidhuber, 1997; Gers et al., 2000).
+    One fused operation goes over all positions; it has the gates in the order input, forget,
+    new cell, output (Hochreiter and Schmidhuber, 1997; Gers et al., 2000).
     """
     units = config.lstm_size
     with tf.variable_scope(name):
@@ -102,4 +102,4 @@ def _last_state(words: tf.Tensor, lengths: tf.Tensor, config: Any, name: str) ->
 def _remembering(shape, dtype=tf.float32, partition_info=None) -> tf.Tensor:
     """Returns the bias of an LSTM that forgets little at first: 1 for the forget gate, else 0."""
     zeros = tf.zeros([shape[0] // 4], dtype)
-    return tf.concat([zeros, zeros, zeros + 1.0, zeros], 0)
+    return tf.concat([zeros, zeros + 1.0, zeros, zeros], 0)
