@@ -30,17 +30,17 @@ def find_teacher(teacher_dir: str) -> Trained:
     Raises:
       UserError: there is none.
     """
+    if not files.is_directory(teacher_dir):
+        raise UserError(f"--teacher_dir={teacher_dir}: no such directory")
     with arguments_named(bert_dir="--teacher_dir"):
         trained = find(ModelOptions(bert_dir=teacher_dir), KINDS)
-        if trained is None:
-            task_file.read([teacher_dir], KINDS)  # says so if it is for another task
-            if not files.is_directory(teacher_dir):
-                raise UserError(f"--teacher_dir={teacher_dir}: no such directory")
-            raise UserError(
-                f"--teacher_dir={teacher_dir}: no {task_file.NAME} in it; expected a trained"
-                " classifier; train it by bert classify"
-            )
-        return trained
+    if trained is None:
+        task_file.read([teacher_dir], KINDS)  # says so if it is for another task
+        raise UserError(
+            f"--teacher_dir={teacher_dir}: no {task_file.NAME} in it; expected a trained"
+            " classifier; train it by bert classify"
+        )
+    return trained
 
 
 class Teacher:

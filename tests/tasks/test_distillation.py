@@ -83,10 +83,10 @@ def test_several_labels_and_numbers():
 
 
 def plain_lstm(rows, kernel, bias):
-    """The last state of an LSTM over rows [S, H], step by step; gates i, f, g, o."""
+    """The last state of an LSTM over rows [S, H], step by step; gates i, g, f, o."""
     state = memory = np.zeros(len(bias) // 4)
     for row in rows:
-        i, f, g, o = np.split(np.concatenate([row, state]) @ kernel + bias, 4)
+        i, g, f, o = np.split(np.concatenate([row, state]) @ kernel + bias, 4)
         memory = expit(f) * memory + expit(i) * np.tanh(g)
         state = expit(o) * np.tanh(memory)
     return state
@@ -103,7 +103,7 @@ def test_the_bilstm_is_that_of_its_equations_whatever_the_padding():
         found = session.run(output)
         weights = {v.op.name: value for v, value in zip(tf.trainable_variables(), session.run(tf.trainable_variables()))}  # fmt: skip
     forget = weights["bilstm/forward/bias"].reshape(4, 5)
-    np.testing.assert_array_equal(forget, np.array([[0.0], [1.0], [0.0], [0.0]]) * np.ones(5))
+    np.testing.assert_array_equal(forget, np.array([[0.0], [0.0], [1.0], [0.0]]) * np.ones(5))
     for row, length, values in zip(ids, mask.sum(-1), found):
         words = weights["bert/embeddings/word_embeddings"][row[:length]]
         states = [
@@ -113,6 +113,31 @@ def test_the_bilstm_is_that_of_its_equations_whatever_the_padding():
         dense = np.concatenate(states) @ weights["bilstm/dense/kernel"]
         expected = np.maximum(dense + weights["bilstm/dense/bias"], 0)
         np.testing.assert_allclose(values, expected, atol=1e-5)
+
+
+def test_gradients_of_the_bilstm_are_differences_of_its_output():
+    """Of TensorFlow's two fused LSTMs one has a wrong gradient."""
+    config = bilstm.config_of(modeling.BertConfig(vocab_size=20, hidden_size=4), lstm_size=3)
+    ids = np.array([[2, 7, 9, 3, 0, 0], [2, 4, 5, 6, 8, 3]], np.int32)
+    with tf.Graph().as_default(), tf.Session() as session:
+        features = {"input_ids": tf.constant(ids), "input_mask": tf.constant(np.sign(ids))}
+        total = tf.reduce_sum(tf.square(bilstm.pooled_output(config, features, "infer")))
+        variables = tf.trainable_variables()
+        gradients = tf.gradients(total, variables)
+        chance = np.random.default_rng(1)
+        for variable in variables:
+            variable.load(chance.normal(0.0, 0.5, variable.shape.as_list()), session)
+        for variable, gradient in zip(
+            variables, session.run(list(map(tf.convert_to_tensor, gradients)))
+        ):
+            values, direction = session.run(variable), chance.normal(size=gradient.shape)
+            sums = []
+            for step in (0.01, -0.01):
+                variable.load(values + step * direction, session)
+                sums.append(session.run(total))
+            variable.load(values, session)
+            slope = (sums[0] - sums[1]) / 0.02
+            assert slope == pytest.approx((gradient * direction).sum(), rel=0.01, abs=0.01)
 
 
 def test_other_stages_say_that_a_bilstm_is_no_encoder():
@@ -362,7 +387,27 @@ def test_labels_are_in_the_order_of_the_teacher(tmp_path, run, reviews):
 
 
 @pytest.mark.slow
-def test_teachers_that_cannot_be_used(tmp_path, run, model_dir):
+def test_several_labels_in_parts_of_a_batch(tmp_path, run, reviews):
+    config = tmp_path / "teacher" / "task.json"
+    kind = {"problem_type": "multi_label", "metric": "f1_micro"}
+    config.write_text(json.dumps(json.loads(config.read_text()) | kind))
+    metrics = run(
+        student="bilstm",
+        lstm_size=16,
+        distillation_loss="cross_entropy",
+        temperature=2.0,
+        hard_label_weight=0.5,
+        augment=2,
+        gradient_accumulation_steps=3,
+        num_train_epochs=10.0,
+    )
+    assert metrics["eval_f1_micro"] > 0.9
+    [prediction] = bert_toolkit.TextClassifier("out").predict(["a song of joy and peace 1"])
+    assert prediction.label == "1"
+
+
+@pytest.mark.slow
+def test_teachers_that_cannot_be_used(tmp_path, run, model_dir, monkeypatch):
     with pytest.raises(UserError, match="--teacher_dir=nowhere: no such directory"):
         run(teacher_dir="nowhere", student="bilstm")
     with pytest.raises(UserError, match="--teacher_dir=.*golden_model: no task.json in it"):
@@ -373,6 +418,18 @@ def test_teachers_that_cannot_be_used(tmp_path, run, model_dir):
         run(student="bilstm", max_seq_length=512)
     with pytest.raises(UserError, match="--problem_type=multi_label, but the teacher was trained"):
         run(student="bilstm", problem_type="multi_label")
+    (tmp_path / "blank.txt").write_text("\n\n")
+    with pytest.raises(UserError, match="blank.txt: only blank lines in it; expected texts"):
+        run(student="bilstm", train_file=None, unlabeled_file="blank.txt")
+    config = tmp_path / "teacher" / "task.json"
+    number = {"problem_type": "regression", "labels": []}
+    config.write_text(json.dumps(json.loads(config.read_text()) | number))
+    with pytest.raises(UserError, match="cross_entropy: the teacher predicts a number"):
+        run(student="bilstm", distillation_loss="cross_entropy")
+    hosts = {"cluster": {"worker": ["a:1", "b:2"]}, "task": {"type": "worker", "index": 0}}
+    monkeypatch.setenv("TF_CONFIG", json.dumps(hosts))
+    with pytest.raises(UserError, match="TF_CONFIG: its cluster has several hosts"):
+        run(student="bilstm")
     assert not (tmp_path / "out" / "checkpoint").exists()
 
 

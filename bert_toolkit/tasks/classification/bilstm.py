@@ -68,8 +68,9 @@ def pooled_output(config: Any, features: Mapping[str, tf.Tensor], mode: str) -> 
 def _last_state(words: tf.Tensor, lengths: tf.Tensor, config: Any, name: str) -> tf.Tensor:
     """[B, S, H], int32 [B] -> [B, L]: the state of an LSTM after the last token of each text.
 
-    One fused operation goes over all positions; it has the gates in the order input, forget,
-    new cell, output (Hochreiter and Schmidhuber, 1997; Gers et al., 2000).
+    One fused operation goes over all positions; it has the gates in the order input, new cell,
+    forget, output (Hochreiter and Schmidhuber, 1997; Gers et al., 2000). It is not its successor,
+    BlockLSTMV2, whose gradient is wrong.
     """
     units = config.lstm_size
     with tf.variable_scope(name):
@@ -81,7 +82,7 @@ def _last_state(words: tf.Tensor, lengths: tf.Tensor, config: Any, name: str) ->
         bias = tf.get_variable("bias", [4 * units], initializer=_remembering)
     batch = tf.shape(words)[0]
     nothing, unused = tf.zeros([batch, units]), tf.zeros([units])
-    states = tf.raw_ops.BlockLSTMV2(
+    states = tf.raw_ops.BlockLSTM(
         seq_len_max=tf.shape(words, out_type=tf.int64)[1],
         x=tf.transpose(words, [1, 0, 2]),
         cs_prev=nothing,
@@ -91,7 +92,8 @@ def _last_state(words: tf.Tensor, lengths: tf.Tensor, config: Any, name: str) ->
         wci=unused,  # of peepholes, which it has not
         wcf=unused,
         wco=unused,
-        cell_clip=0.0,
+        forget_bias=0.0,  # the bias has it
+        cell_clip=-1.0,  # none
         use_peephole=False,
     ).h  # [S, B, L]
     # Where a text ends, not where padding does; nothing before it depends on padding.
@@ -102,4 +104,4 @@ def _last_state(words: tf.Tensor, lengths: tf.Tensor, config: Any, name: str) ->
 def _remembering(shape, dtype=tf.float32, partition_info=None) -> tf.Tensor:
     """Returns the bias of an LSTM that forgets little at first: 1 for the forget gate, else 0."""
     zeros = tf.zeros([shape[0] // 4], dtype)
-    return tf.concat([zeros, zeros + 1.0, zeros, zeros], 0)
+    return tf.concat([zeros, zeros, zeros + 1.0, zeros], 0)
