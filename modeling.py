@@ -20,6 +20,10 @@ from bert_toolkit.errors import UserError
 # Added to attention scores of padding before the softmax, which makes its weight zero in float32.
 MASKED_SCORE = -10000.0
 
+# The networks that a config may describe, by its model_type: this encoder, and one that classifies
+# only (bert_toolkit/tasks/classification/bilstm.py).
+BERT, BILSTM = "bert", "bilstm"
+
 
 class BertConfig:
     """The sizes and settings of a BERT model.
@@ -145,14 +149,27 @@ class BertConfig:
             )
         if isinstance(self.hidden_act, str) and self.hidden_act.lower() not in _ACTIVATIONS:
             problems.append(f"hidden_act is {self.hidden_act!r}; known: {', '.join(_ACTIVATIONS)}")
-        if self.__dict__.get("model_type", "bert") != "bert":
-            problems.append(f"model_type is {self.__dict__['model_type']!r}; expected bert")
+        if self.network_type not in (BERT, BILSTM):
+            problems.append(f"model_type is {self.network_type!r}; expected bert")
         if self.__dict__.get("position_embedding_type", "absolute") != "absolute":
             problems.append(
                 f"position_embedding_type is {self.__dict__['position_embedding_type']!r};"
                 " expected absolute"
             )
         return problems
+
+    @property
+    def network_type(self) -> str:
+        """What the config describes: BERT, which it is without a model_type, or BILSTM."""
+        return self.__dict__.get("model_type", BERT)
+
+    def check_is_bert(self) -> None:
+        """Raises a UserError if this is the config of another network than BERT."""
+        if self.network_type != BERT:
+            raise UserError(
+                f"the model's config: model_type is {self.network_type!r}, which only classifies"
+                " (bert classify, bert export); expected bert; use another model"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Returns all settings."""
@@ -205,7 +222,11 @@ class BertModel:
             rest again (Chen et al., 2016, https://arxiv.org/abs/1604.06174).
           with_pooler: build the pooled output, too. Checkpoints of models that were trained on
             masked tokens only do not have its variables.
+
+        Raises:
+          UserError: the config is that of another network.
         """
+        config.check_is_bert()
         if not is_training:
             config = copy.copy(config)
             config.hidden_dropout_prob = 0.0

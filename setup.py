@@ -22,6 +22,7 @@ COMMANDS = {
     "bert-build-vocab": "bert_toolkit.commands.build_vocab",
     "bert-convert-checkpoint": "bert_toolkit.commands.convert_checkpoint",
     "bert-export-model": "bert_toolkit.commands.export_model",
+    "bert-distill": "bert_toolkit.commands.distill",
     "bert-extend-vocab": "bert_toolkit.commands.extend_vocab",
     "bert-run-baselines": "bert_toolkit.commands.baselines",
 }

@@ -18,6 +18,7 @@ COMMANDS = {
     "score": "bert_toolkit.commands.score",
     "attention": "bert_toolkit.commands.attention",
     "explain": "bert_toolkit.commands.explain",
+    "distill": "bert_toolkit.commands.distill",
     "baselines": "bert_toolkit.commands.baselines",
     "build-vocab": "bert_toolkit.commands.build_vocab",
     "extend-vocab": "bert_toolkit.commands.extend_vocab",

@@ -117,7 +117,11 @@ def write(
       rules: of the tokenizer.
       problem: what the model predicts, if it is known.
       task_settings: what else its task has to know in predicting.
+
+    Raises:
+      UserError: it is another network than BERT, which transformers has no class for.
     """
+    config.check_is_bert()
     from safetensors.numpy import save
 
     theirs = architecture(list(weights), problem)

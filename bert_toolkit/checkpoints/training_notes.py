@@ -41,6 +41,17 @@ NOTED_OPTIONS = (
     "label_smoothing",
     "scheme",
     "crf",
+    "teacher_dir",
+    "unlabeled_file",
+    "student",
+    "teacher_layers",
+    "lstm_size",
+    "distillation_loss",
+    "temperature",
+    "hard_label_weight",
+    "augment",
+    "mask_probability",
+    "ngram_probability",
 )
 
 MAKE_AGAIN = "make the data again with"

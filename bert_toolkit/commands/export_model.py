@@ -100,6 +100,7 @@ def run(options: Options) -> str:
       UserError: the model cannot be used.
     """
     files.make_directory(options.output_dir, "output_dir")
+    import modeling
     from bert_toolkit.checkpoints import model_directory, training_notes
     from bert_toolkit.export import saved_model
 
@@ -108,6 +109,11 @@ def run(options: Options) -> str:
         vocabulary = training_notes.Vocabulary.of(exported.files.vocab_file)
         training_notes.check_vocabulary(exported.checkpoint, vocabulary)
     if options.format == TFLITE:
+        if exported.files.config.network_type == modeling.BILSTM:
+            raise UserError(
+                "--format=tflite: the model is a BiLSTM, whose LSTM is no operation of TFLite; pass"
+                " --format=saved_model"
+            )
         path = os.path.join(options.output_dir, "model.tflite")
         saved_model.write_tflite(exported, path, options.dtype)
         saved_model.write_assets(exported, options.output_dir)

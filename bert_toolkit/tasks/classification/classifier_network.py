@@ -2,21 +2,34 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Optional
+from typing import Optional, Protocol
 
 import tensorflow.compat.v1 as tf
 
 import modeling
 from bert_toolkit.compute import DEFAULT_COMPUTE, ComputeOptions
 from bert_toolkit.problems import MULTI, REGRESSION, SINGLE, Problem
+from bert_toolkit.tasks.classification import bilstm
 from bert_toolkit.training import metrics, model_functions
 from bert_toolkit.training.estimator_api import PREDICT, TRAIN
 from bert_toolkit.training.outputs import Mean, Network, Outputs
 
+Features = Mapping[str, tf.Tensor]
+
+
+class Objective(Protocol):
+    """What a classifier is trained for."""
+
+    def losses(self, problem: Problem, features: Features, logits: tf.Tensor) -> dict[str, Mean]:
+        """Returns the parts of the loss by name, for logits [B, outputs]."""
+
+    def shown(self, problem: Problem, features: Features, logits: tf.Tensor) -> dict[str, Mean]:
+        """Returns what is shown beside the loss while training, by name."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Loss:
-    """What helps on small or uneven data.
+    """The loss on labels, with what helps on small or uneven data.
 
     Attributes:
       class_weights: what an example of each label counts in the loss; None for 1.
@@ -26,6 +39,12 @@ class Loss:
     class_weights: Optional[Sequence[float]] = None
     label_smoothing: float = 0.0
 
+    def losses(self, problem: Problem, features: Features, logits: tf.Tensor) -> dict[str, Mean]:
+        return {"loss": _mean_loss(problem, self, logits, features["label_ids"])}
+
+    def shown(self, problem: Problem, features: Features, logits: tf.Tensor) -> dict[str, Mean]:
+        return _shown(problem, logits, features["label_ids"])
+
 
 PLAIN_LOSS = Loss()
 
@@ -34,23 +53,25 @@ def network(
     config: modeling.BertConfig,
     problem: Problem,
     compute: ComputeOptions = DEFAULT_COMPUTE,
-    loss: Loss = PLAIN_LOSS,
+    objective: Objective = PLAIN_LOSS,
 ) -> Network:
-    """Returns the function (features, mode) -> Outputs."""
+    """Returns the function (features, mode) -> Outputs; the config says which network it is."""
 
-    def build(features: Mapping[str, tf.Tensor], mode: str) -> Outputs:
-        model = model_functions.encoder(config, features, mode, compute)
-        logits = _logits(model, config, problem, mode)  # [B, outputs]
+    def build(features: Features, mode: str) -> Outputs:
+        if config.network_type == modeling.BILSTM:
+            pooled = bilstm.pooled_output(config, features, mode)
+        else:
+            pooled = model_functions.encoder(config, features, mode, compute).get_pooled_output()
+        logits = _logits(pooled, config, problem, mode)  # [B, outputs]
         predictions = {"logits": logits}
         if "is_real_example" in features:
             predictions["is_real_example"] = features["is_real_example"]
         if mode == PREDICT:
             return Outputs(predictions)
-        targets = features["label_ids"]  # [B], or [B, labels] of zeros and ones
         return Outputs(
             predictions=predictions,
-            losses={"loss": _loss(problem, loss, logits, targets)},
-            shown=_shown(problem, logits, targets),
+            losses=objective.losses(problem, features, logits),
+            shown=objective.shown(problem, features, logits),
         )
 
     return build
@@ -67,9 +88,9 @@ def gradient_network(config: modeling.BertConfig, problem: Problem) -> Network:
       gradients: [T, H], of that output of each sequence by its word embeddings.
     """
 
-    def build(features: Mapping[str, tf.Tensor], mode: str) -> Outputs:
+    def build(features: Features, mode: str) -> Outputs:
         model = model_functions.encoder(config, features, mode, DEFAULT_COMPUTE)
-        logits = _logits(model, config, problem, mode)
+        logits = _logits(model.get_pooled_output(), config, problem, mode)
         words = model.get_word_embeddings()
         output = tf.placeholder(tf.int32, [], "output")
         [gradients] = tf.gradients(tf.gather(logits, output, axis=1), words)
@@ -86,16 +107,15 @@ def gradient_network(config: modeling.BertConfig, problem: Problem) -> Network:
 
 
 def _logits(
-    model: modeling.BertModel, config: modeling.BertConfig, problem: Problem, mode: str
+    pooled: tf.Tensor, config: modeling.BertConfig, problem: Problem, mode: str
 ) -> tf.Tensor:
-    """Returns the outputs of a linear layer over [CLS], [B, outputs]."""
-    pooled = modeling.dropout(
-        model.get_pooled_output(), config.hidden_dropout_prob if mode == TRAIN else 0.0
-    )  # [B, H]
+    """Returns the outputs of a linear layer over what is known of a text: [B, H] -> [B, outputs]."""
+    pooled = modeling.dropout(pooled, config.hidden_dropout_prob if mode == TRAIN else 0.0)
     return modeling.output_layer(pooled, problem.outputs, modeling.create_initializer())
 
 
-def _loss(problem: Problem, loss: Loss, logits: tf.Tensor, targets: tf.Tensor) -> Mean:
+def _mean_loss(problem: Problem, loss: Loss, logits: tf.Tensor, targets: tf.Tensor) -> Mean:
+    """Returns the loss for targets [B], or [B, labels] of zeros and ones."""
     count = tf.cast(tf.shape(targets)[0], tf.float32)
     if problem.kind == REGRESSION:
         return Mean(tf.reduce_sum(tf.square(logits[:, 0] - targets)), count)

@@ -170,7 +170,7 @@ class DataOptions:
             labels=tuple(self.labels) if self.labels else None,
             train=train,
             dev={"": self._split(self.eval_file)} if self.eval_file else {},
-            test={"": self._to_predict(self.predict_file)} if self.predict_file else {},
+            test={"": self.texts(self.predict_file)} if self.predict_file else {},
             kind=self.problem_type,
             separator=self.label_separator,
         )
@@ -190,8 +190,8 @@ class DataOptions:
             delimiter=self._delimiter(),
         )
 
-    def _to_predict(self, path: str) -> Split:
-        """Texts alone: a text a line where the file is no table."""
+    def texts(self, path: str) -> Split:
+        """Returns how texts alone are read: a text a line where the file is no table."""
         split = dataclasses.replace(self._split(path), label=None, keep_blank=True)
         if not _is_lines(path):
             return split

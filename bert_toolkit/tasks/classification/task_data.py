@@ -269,10 +269,10 @@ def _problem(task: Task, train: Any, directories: Sequence[str]) -> Problem:
     """Returns what is to be predicted: declared, or known to a model, or seen in the data."""
     known = task_file.read(directories, problems.KINDS) if train is None else None
     if task.kind is not None and (task.labels is not None or task.kind == REGRESSION):
-        return _in_order_of(known, Problem(task.kind, task.labels or ()))
+        return in_order_of(known, Problem(task.kind, task.labels or ()))
     if train is None:
         if task.labels is not None:
-            return _in_order_of(known, Problem(known.kind if known else SINGLE, task.labels))
+            return in_order_of(known, Problem(known.kind if known else SINGLE, task.labels))
         if known is None:
             raise UserError(
                 "the labels are not known: --output_dir holds no model trained by this program, and"
@@ -309,7 +309,7 @@ def _problem(task: Task, train: Any, directories: Sequence[str]) -> Problem:
     return problem
 
 
-def _in_order_of(known: Optional[Problem], wanted: Problem) -> Problem:
+def in_order_of(known: Optional[Problem], wanted: Problem) -> Problem:
     """Returns a problem with its labels in the order of a trained model's outputs.
 
     Raises:

@@ -1,0 +1,401 @@
+r"""Makes a small classifier of a large one: trains a student on the answers of a teacher.
+
+Reads   a trained classifier (--teacher_dir), labelled texts as bert classify takes them
+        (--train_file) or texts alone (--unlabeled_file), and what the student starts from.
+Writes  to --output_dir a model and results, all as bert classify does; teacher_logits/, the
+        teacher's answers, which a later run does not ask for again; and start/, a student that is
+        made of the teacher, as it was before training.
+
+The student is one of these: some layers of the teacher (--teacher_layers), a pretrained model
+(--bert_dir), a model from random weights (--bert_config_file), or a BiLSTM (--student=bilstm).
+bert classify, TextClassifier and the other commands take the result as they take any classifier.
+
+Examples:
+  bert distill --teacher_dir=out/reviews --train_file=sample_data/reviews/train.tsv \
+    --eval_file=sample_data/reviews/dev.tsv --teacher_layers=0 --output_dir=out/small \
+    --max_seq_length=32 --augment=10 --learning_rate=3e-4
+
+  bert distill --teacher_dir=out/reviews --train_file=sample_data/reviews/train.tsv \
+    --eval_file=sample_data/reviews/dev.tsv --student=bilstm --output_dir=out/bilstm \
+    --max_seq_length=32 --augment=20 --learning_rate=1e-3
+"""
+
+import dataclasses
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Optional
+
+from absl import logging
+
+import run_classifier
+from bert_toolkit import cli
+from bert_toolkit.errors import UserError
+from bert_toolkit.io import files
+from bert_toolkit.options import (
+    CHOOSING_THE_BEST,
+    CheckpointOptions,
+    DeviceOptions,
+    ModelOptions,
+    RuleOptions,
+    TokenizerOptions,
+    TrainingOptions,
+    option,
+)
+from bert_toolkit.problems import REGRESSION
+from bert_toolkit.tasks import start
+from bert_toolkit.tasks.classification import lessons, task_data
+from bert_toolkit.tasks.classification.data_options import DataOptions
+from bert_toolkit.tasks.classification.lessons import CROSS_ENTROPY, MSE
+from bert_toolkit.training import cluster
+
+BERT, BILSTM = "bert", "bilstm"
+# Directories below --output_dir.
+START, LOGITS = "start", "teacher_logits"
+
+
+@dataclasses.dataclass(frozen=True)
+class Options(run_classifier.Options):
+    """The options of this command: those of bert classify but for the loss on labels, and more."""
+
+    teacher_dir: Optional[str] = option(
+        None,
+        "The classifier to learn from: an output directory of bert classify, or a classifier in"
+        " Hugging Face's layout.",
+    )
+    unlabeled_file: Optional[str] = option(
+        None,
+        "More texts to learn from, without labels: .txt with a text a line, or a table as"
+        " --predict_file takes it.",
+    )
+    student: str = option(
+        BERT,
+        "The network of the student: BERT, or one LSTM in each direction over the teacher's word"
+        " embeddings.",
+        choices=[BERT, BILSTM],
+    )
+    teacher_layers: Optional[Sequence[str]] = option(
+        None,
+        "Make the student of these layers of the teacher, counted from 0 (0,2,5), with its"
+        " embeddings, pooler and output.",
+    )
+    lstm_size: int = option(
+        150, "Units of the BiLSTM in each direction; with --student=bilstm.", lower=1
+    )
+    distillation_loss: str = option(
+        MSE,
+        "The distance to the teacher: the mean square of differences of logits, or the"
+        " cross-entropy of probabilities at --temperature, times its square.",
+        choices=[MSE, CROSS_ENTROPY],
+    )
+    temperature: float = option(
+        1.0,
+        "What logits are divided by in the cross-entropy, 1 to 10 say: how much the teacher's"
+        " smaller probabilities count.",
+        lower=0.1,
+    )
+    hard_label_weight: float = option(
+        0.0,
+        "Share of the loss on the label of an example that has one; the rest is the distance to"
+        " the teacher. With 1, the teacher counts only where there is no label.",
+        lower=0.0,
+        upper=1.0,
+    )
+    augment: int = option(
+        0,
+        "Changed copies of each text to learn from too, by the teacher's answers alone; 20 say for"
+        " a few thousand texts.",
+        lower=0,
+    )
+    mask_probability: float = option(
+        0.1, "With which a word of a copy becomes [MASK].", lower=0.0, upper=1.0
+    )
+    ngram_probability: float = option(
+        0.25, "With which only 1 to 5 words in a row are left of a copy.", lower=0.0, upper=1.0
+    )
+    # Not options here, as the loss is another one.
+    class_weights: Optional[list[str]] = None
+    oversample: bool = False
+    label_smoothing: float = 0.0
+    # Where the teacher's answers are kept, which runs of several seeds share; set with the files
+    # of the student, which then is no matter of choice any more.
+    logits_dir: str = ""
+
+    GROUPS: ClassVar = {
+        "Teacher and data": ("teacher_dir", "unlabeled_file", DataOptions, "show_examples"),
+        "What to do": ("output_dir", "do_train", "do_eval", "do_predict"),
+        "Student": (
+            "student",
+            "teacher_layers",
+            "lstm_size",
+            ModelOptions,
+            TokenizerOptions,
+            RuleOptions,
+            "max_seq_length",
+            "truncate",
+            "doc_stride",
+        ),
+        "Distillation": (
+            "distillation_loss",
+            "temperature",
+            "hard_label_weight",
+            "augment",
+            "mask_probability",
+            "ngram_probability",
+        ),
+        "Training": ("num_train_epochs", "warmup_proportion", TrainingOptions, CheckpointOptions),
+        "Choosing the best model": CHOOSING_THE_BEST,
+        "Evaluation and prediction": (
+            "checkpoint",
+            "eval_batch_size",
+            "predict_batch_size",
+            "calibrate",
+            "reject_below",
+        ),
+        "Device": (DeviceOptions,),
+    }
+
+    def data_conflicts(self) -> list[str]:
+        """Returns a sentence for everything that does not go together."""
+        is_to_check = self.actions()[0] and not self.logits_dir
+        conflicts = self._teacher_conflicts() if is_to_check else []
+        if self.unlabeled_file and self.is_custom and not self.train_file:
+            conflicts += self._column_conflicts() + self._label_conflicts()
+            return conflicts + self._without_labels_conflicts()
+        return conflicts + super().data_conflicts()
+
+    def _teacher_conflicts(self) -> list[str]:
+        found = [] if self.teacher_dir else ["--teacher_dir is required"]
+        ways = {
+            "--student=bilstm": self.student == BILSTM,
+            "--teacher_layers": self.teacher_layers,
+            "--bert_dir": self.bert_dir,
+            "--bert_config_file": self.bert_config_file and not self.bert_dir,
+        }
+        chosen = [name for name, is_chosen in ways.items() if is_chosen]
+        if not chosen:
+            *names, last = ways
+            found.append(f"no student; pass {', '.join(names)} or {last}")
+        if len(chosen) > 1:
+            found.append(f"{' and '.join(chosen)}: each is a student; pass one of them")
+        for layer in self.teacher_layers or ():
+            if not layer.isdigit():
+                found.append(
+                    f"--teacher_layers={','.join(self.teacher_layers or ())}: {layer!r}; expected"
+                    " numbers of layers, counted from 0: 0,2,5"
+                )
+        if self.temperature != 1.0 and self.distillation_loss == MSE:
+            found.append("--temperature goes with --distillation_loss=cross_entropy")
+        if self.unlabeled_file == files.STREAM:
+            found.append(
+                "--unlabeled_file=-: only --predict_file reads standard input; expected a file"
+            )
+        if self.student == BILSTM and self.use_tpu:
+            found.append("--student=bilstm: not on a TPU; leave --use_tpu out")
+        return found
+
+    def _without_labels_conflicts(self) -> list[str]:
+        found = []
+        if self.hard_label_weight:
+            found.append("--hard_label_weight is for labels; expected a --train_file with them")
+        if self.eval_split:
+            found.append("--eval_split divides --train_file; pass one, or --eval_file")
+        return found
+
+    def actions(self) -> tuple[bool, bool, bool]:
+        """Returns whether to train, to evaluate and to predict: as told, or as the files say."""
+        if not self.is_custom:
+            return self.told_or(False, False, False)
+        evaluates = bool(self.eval_file or self.eval_split)
+        trains = bool(self.train_file or self.unlabeled_file)
+        return self.told_or(trains, evaluates, bool(self.predict_file))
+
+
+def run(options: Options) -> dict[str, Any]:
+    """Trains, evaluates and predicts as asked; returns the metrics on the main dev file, or {}.
+
+    Raises:
+      UserError: an input cannot be used.
+    """
+    if options.actions()[0]:
+        options = with_student(options)
+    return start.run(options, run_once)
+
+
+def run_once(options: Options) -> dict[str, Any]:
+    """Does all for one seed."""
+    if not options.actions()[0]:
+        return run_classifier.run_once(options)
+    from bert_toolkit.inference import teacher
+    from bert_toolkit.tasks import finetune
+    from bert_toolkit.tasks.classification import distillation
+
+    actions, model = finetune.begin(options)
+    assert options.teacher_dir
+    trained = teacher.find_teacher(options.teacher_dir)
+    data = load(options, trained.problem, actions)
+    for line in task_data.describe(data):
+        logging.info("%s", line)
+    examples = texts_to_learn(options, data)
+    logits, fingerprint = teacher.Teacher(trained, options).logits(examples, options.logits_dir)
+    learned = list(map(lessons.Lesson, examples, logits))
+    task = distillation.Distillation(data, options, model, learned, fingerprint)
+    return finetune.run(task, model, options, actions)
+
+
+# --- The data ---
+
+
+def load(options: Options, problem: Any, actions: Any) -> task_data.Data:
+    """Reads all data but --unlabeled_file; the labels are the teacher's, in its order.
+
+    Raises:
+      UserError: a file cannot be used, or is labelled for something else.
+    """
+    from bert_toolkit.checkpoints import hugging_face
+
+    task = options.task()
+    if task.kind not in (None, problem.kind):
+        raise UserError(
+            f"--problem_type={task.kind}, but the teacher was trained for {problem.kind}; leave the"
+            " flag out"
+        )
+    if options.distillation_loss == CROSS_ENTROPY and problem.kind == REGRESSION:
+        raise UserError(
+            "--distillation_loss=cross_entropy: the teacher predicts a number; pass"
+            " --distillation_loss=mse"
+        )
+    named = not all(map(hugging_face.UNNAMED.fullmatch, problem.labels))
+    labels = task.labels or (problem.labels if named else None)
+    task = dataclasses.replace(task, kind=problem.kind, labels=labels)
+    wanted = task_data.Wanted(
+        task.train is not None,
+        actions.evaluate or bool(options.evaluate_every),
+        actions.predict,
+    )
+    directories = [options.teacher_dir or "", os.path.join(options.teacher_dir or "", start.BEST)]
+    data = task_data.load(task, options, wanted, options.seed, directories)
+    return dataclasses.replace(data, problem=task_data.in_order_of(problem, data.problem))
+
+
+def texts_to_learn(options: Options, data: task_data.Data) -> list[task_data.Example]:
+    """Returns the training examples, the texts of --unlabeled_file, and changed copies of both.
+
+    Raises:
+      UserError: there is no text, or the file cannot be used.
+    """
+    examples = list(data.train or ())
+    if options.unlabeled_file:
+        task = dataclasses.replace(
+            options.task(),
+            kind=data.problem.kind,
+            labels=data.problem.labels,
+            test={"": options.texts(options.unlabeled_file)},
+        )
+        wanted = task_data.Wanted(train=False, dev=False, test=True)
+        texts = task_data.load(task, options, wanted, options.seed, []).test[""]
+        examples += [example for example in texts if not example.is_blank]
+    if not examples:
+        raise UserError(f"{options.unlabeled_file}: only blank lines in it; expected texts")
+    how = lessons.Augmentation(options.augment, options.mask_probability, options.ngram_probability)
+    copies = lessons.augment(examples, how, options.seed)
+    labelled = sum(example.label is not None for example in examples)
+    logging.info(
+        "to learn from: %s texts with a label, %s without, %s changed copies",
+        f"{labelled:,}",
+        f"{len(examples) - labelled:,}",
+        f"{len(copies):,}",
+    )
+    return examples + copies
+
+
+# --- The student ---
+
+
+def with_student(options: Options) -> Options:
+    """Returns the options with the student's files, the teacher's where it has none of its own.
+
+    Raises:
+      UserError: there is no teacher, or it has no such layer, or there are several hosts.
+    """
+    from bert_toolkit.inference import teacher
+
+    if cluster.size() > 1:
+        raise UserError(
+            "TF_CONFIG: its cluster has several hosts, but bert distill trains on one; run it"
+            " without TF_CONFIG"
+        )
+
+    trained = teacher.find_teacher(options.teacher_dir or "")
+    files.make_directory(options.output_dir, "output_dir")
+    options = dataclasses.replace(options, logits_dir=os.path.join(options.output_dir, LOGITS))
+    if options.bert_dir:
+        return options
+    if options.bert_config_file:
+        vocab_file = options.vocab_file or trained.files.vocab_file
+        return dataclasses.replace(options, vocab_file=vocab_file)
+    directory = os.path.join(options.output_dir, START)
+    write_student(directory, options, trained)
+    return dataclasses.replace(options, bert_dir=directory)
+
+
+def write_student(directory: str, options: Options, trained: Any) -> None:
+    """Writes a student that is made of a teacher; none if its training has begun."""
+    import tensorflow.compat.v1 as tf
+
+    from bert_toolkit.checkpoints import checkpoint_files, model_directory
+    from bert_toolkit.tasks.classification import bilstm
+
+    prefix = os.path.join(directory, checkpoint_files.GOOGLE_NAME)
+    begun = tf.train.latest_checkpoint(options.output_dir) and not options.overwrite
+    if begun and files.exists(f"{prefix}.index"):
+        return
+    weights = checkpoint_files.read(trained.checkpoint)
+    config = trained.files.config
+    if options.student == BILSTM:
+        config = bilstm.config_of(config, options.lstm_size)
+        weights = {name: value for name, value in weights.items() if name == WORD_EMBEDDINGS}
+    else:
+        layers = [int(layer) for layer in options.teacher_layers or ()]
+        check_layers(layers, config)
+        settings = config.to_dict() | {"num_hidden_layers": len(layers)}
+        config = type(config).from_dict(settings)
+        weights = with_layers(weights, layers)
+    files.make_directory(directory)
+    student = dataclasses.replace(trained.files, config=config)
+    model_directory.write(directory, student)
+    checkpoint_files.save(prefix, weights)
+
+
+WORD_EMBEDDINGS = "bert/embeddings/word_embeddings"
+LAYER = "bert/encoder/layer_"
+
+
+def check_layers(layers: Sequence[int], config: Any) -> None:
+    """Raises a UserError unless a teacher of that config has these layers."""
+    config.check_is_bert()
+    for layer in layers:
+        if layer >= config.num_hidden_layers:
+            raise UserError(
+                f"--teacher_layers={','.join(map(str, layers))}: no layer {layer}; the teacher has"
+                f" {config.num_hidden_layers}, numbered 0 to {config.num_hidden_layers - 1}"
+            )
+
+
+def with_layers(weights: Mapping[str, Any], layers: Sequence[int]) -> dict[str, Any]:
+    """Returns the weights of a model with some layers of another; all else stays as it is."""
+    found = {name: value for name, value in weights.items() if not name.startswith(LAYER)}
+    for new, old in enumerate(layers):
+        prefix = f"{LAYER}{old}/"
+        for name, value in weights.items():
+            if name.startswith(prefix):
+                found[f"{LAYER}{new}/{name.removeprefix(prefix)}"] = value
+    return found
+
+
+def entry() -> None:
+    """The console command."""
+    cli.run(run, Options, __doc__)
+
+
+if __name__ == "__main__":
+    entry()
