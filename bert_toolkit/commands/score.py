@@ -53,7 +53,9 @@ class Options(TextOptions):
         " 2023).",
     )
     next_sentence: bool = option(
-        False, "Write the probability that the second text of each pair follows the first."
+        False,
+        "Write the probability that the second text of each pair follows the first. A pair is a"
+        " line with a tab between its texts, or an object with text and text_b.",
     )
 
     GROUPS: ClassVar = {

@@ -157,6 +157,12 @@ class InferenceSession:
             feed[self._inputs[name]] = padded
         return feed
 
+    def weight(self, name: str) -> np.ndarray:
+        """Returns a weight by its published name."""
+        with self._session.graph.as_default():
+            [variable] = [one for one in tf.trainable_variables() if one.op.name == name]
+        return self._session.run(variable)
+
     def close(self) -> None:
         """Frees what the session holds."""
         self._session.close()

@@ -101,6 +101,10 @@ class PretrainedModel:
             f"use a model with the {self.HEAD.name} head, such as run_pretraining.py and the"
             " published checkpoints have it",
         )
+        self._check(checkpoint)
+
+    def _check(self, checkpoint: str) -> None:
+        """Raises a UserError if the head is there, but cannot be used."""
 
     def close(self) -> None:
         """Frees what the model holds."""

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from bert_toolkit.errors import UserError
 from bert_toolkit.inference.encoder import Text, batches, features
 from bert_toolkit.inference.pretrained import NEXT_SENTENCE, PretrainedModel, masked_lm
 from bert_toolkit.text.encoding import Encoded
@@ -114,6 +115,14 @@ class NextSentence(PretrainedModel):
     """Tells whether texts follow one another, by a model with the next-sentence head."""
 
     HEAD = NEXT_SENTENCE
+
+    def _check(self, checkpoint: str) -> None:
+        # Pretraining without next sentences saves the head as it was made.
+        if not np.any(self._model.weight("cls/seq_relationship/output_bias")):
+            raise UserError(
+                f"{checkpoint}: its next-sentence head was not trained (its bias is zero, as at the"
+                " start); use a model that was trained on pairs (--use_next_sentence)"
+            )
 
     def predict(self, pairs: Sequence[tuple[str, str]], batch_size: int = 32) -> np.ndarray:
         """Returns the probability that the second text of each pair follows the first, float32 [N].

@@ -397,6 +397,12 @@ def test_models_without_the_head(tmp_path, directory):
     ):
         with pytest.raises(UserError, match=rf"has no trained cls/.*the {head} head"):
             made(str(encoder))
+    untrained = tmp_path / "untrained"
+    shutil.copytree(encoder, untrained, ignore=shutil.ignore_patterns("bert_model*"))
+    weights["cls/seq_relationship/output_bias"] = np.zeros(2, np.float32)
+    checkpoint_files.save(str(untrained / "bert_model.ckpt"), weights)
+    with pytest.raises(UserError, match="its next-sentence head was not trained"):
+        bert_toolkit.NextSentence(str(untrained))
     config = json.loads((directory / "bert_config.json").read_text())
     untied = tmp_path / "untied"
     shutil.copytree(directory, untied)
