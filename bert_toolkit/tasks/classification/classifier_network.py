@@ -109,7 +109,7 @@ def gradient_network(config: modeling.BertConfig, problem: Problem) -> Network:
 def _logits(
     pooled: tf.Tensor, config: modeling.BertConfig, problem: Problem, mode: str
 ) -> tf.Tensor:
-    """Returns the outputs of a linear layer over what is known of a text: [B, H] -> [B, outputs]."""
+    """[B, H] -> [B, outputs]: a linear layer over what is known of each text."""
     pooled = modeling.dropout(pooled, config.hidden_dropout_prob if mode == TRAIN else 0.0)
     return modeling.output_layer(pooled, problem.outputs, modeling.create_initializer())
 
