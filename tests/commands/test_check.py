@@ -65,7 +65,11 @@ def test_good_data_passes_and_nothing_is_left_behind(tmp_path, model_dir, capsys
     ("flags", "names", "advice"),
     [
         ({"learning_rate": 0.0}, {"learning a batch", "update"}, "larger --learning_rate than 0"),
-        ({"learning_rate": 10.0}, {"learning a batch", "update"}, "smaller --learning_rate than 10"),
+        (
+            {"learning_rate": 10.0},
+            {"learning a batch", "update"},
+            "smaller --learning_rate than 10",
+        ),
         ({"check_steps": 1}, {"learning a batch"}, "more --check_steps"),
     ],
 )
