@@ -226,3 +226,20 @@ def test_a_copied_directory_needs_no_checkpoint_file(tmp_path):
 @pytest.fixture(autouse=True)
 def _logs(caplog):
     caplog.set_level(logging.INFO)
+
+
+def test_where_every_variable_comes_from_is_told():
+    there = {"bert/pooler/dense/bias": [4], "output_bias": [2], "cls/predictions/output_bias": [9]}
+    with tf.Graph().as_default():
+        variables = [
+            tf.get_variable("bert/pooler/dense/bias", [4]),
+            tf.get_variable("output_bias", [3]),
+            tf.get_variable("output_weights", [3, 4]),
+        ]
+        fitting = restore.fit_shapes(there, "a model", variables)
+        assert restore.origins(fitting, there, variables).splitlines() == [
+            "bert/pooler/dense/bias [4]: from the checkpoint",
+            "output_bias [3]: new",
+            "output_weights [3, 4]: new",
+            "cls/predictions/output_bias [9]: left out",
+        ]
