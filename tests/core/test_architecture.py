@@ -116,6 +116,8 @@ def test_modules_do_not_import_each_other_in_a_circle():
         "bert_toolkit.commands.fill_mask",
         "bert_toolkit.commands.score",
         "bert_toolkit.commands.distill",
+        "bert_toolkit.commands.attention",
+        "bert_toolkit.commands.explain",
     ],
 )
 def test_importing_a_command_does_not_import_tensorflow(module):

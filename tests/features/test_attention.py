@@ -113,6 +113,7 @@ def test_attention_in_shards_goes_on(tmp_path, options):
         ({"pooling": "mean"}, "--attention is of the tokens of whole lines; leave out --pooling"),
         ({"align": "words"}, "leave out --align"),
         ({"doc_stride": 8}, "leave out --doc_stride"),
+        ({"layers": "embeddings,-1"}, "embeddings,-1: expected layers, which embeddings are not"),
         ({"output_file": "a.jsonl"}, "--attention: --output_file=a.jsonl: expected an .npz file"),
         ({"attention": False, "projector": "vocabulary"}, "--projector_dir is required"),
         ({"projector": "vocabulary", "projector_dir": "x"}, "reads no text; leave out --input_file"),

@@ -218,13 +218,16 @@ def test_the_command_writes_json_lines_and_a_page(model, tmp_path, caplog):
             [word.occlusion for word in one.words], abs=1e-5
         )
     assert (rows[1]["text"], rows[1]["text_b"]) == PAIR
-    explain.run(options(model, **flags, output_file=str(tmp_path / "a.html"), steps=1))
+    explain.run(
+        options(model, **flags, output_file=str(tmp_path / "a.html"), steps=1, max_seq_length=8)
+    )
     page = (tmp_path / "a.html").read_text()
     assert "&lt;" in page
     assert "<i>" not in page
     assert "//" not in page  # nothing is loaded
     assert page.count("<section>") == 2
     assert "texts: the shares are more than 1 % off in all; pass more than --steps=1" in caplog.text
+    assert "2 of 2 texts were cut to --max_seq_length=8 tokens; words beyond" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -25,12 +25,15 @@ def wheel(tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="not a checkout")
 def test_the_wheel_has_every_module(wheel):
-    packed = {name for name in zipfile.ZipFile(wheel).namelist() if name.endswith(".py")}
+    names = zipfile.ZipFile(wheel).namelist()
+    packed = {name for name in names if name.endswith(".py")}
     tracked = subprocess.run(
         ["git", "ls-files", "*.py"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout.split()
     stages = {name for name in tracked if "/" not in name} - {"setup.py"}
     assert packed == stages | {name for name in tracked if name.startswith("bert_toolkit/")}
+    pages = {path.name for path in (ROOT / "bert_toolkit/pages").iterdir() if path.is_file()}
+    assert pages <= {name.removeprefix("bert_toolkit/pages/") for name in names}
 
 
 @pytest.mark.slow
