@@ -125,6 +125,8 @@ def _define(one: Option) -> str:
     default = None if declared.required else one.default
     if declared.choices:
         flags.DEFINE_enum(one.name, default, list(declared.choices), declared.help)
+    elif declared.repeated:
+        flags.DEFINE_multi_string(one.name, default, declared.help)
     else:
         _DEFINE[one.type](one.name, default, declared.help, **bounds)
     if declared.required:

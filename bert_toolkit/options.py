@@ -31,6 +31,7 @@ class Declaration:
       choices: the values there are; any if empty.
       required: whether the command line must have it.
       alias: a name of earlier versions, which still works.
+      repeated: whether it may be given several times, one text each; the type is list then.
     """
 
     help: str
@@ -39,6 +40,7 @@ class Declaration:
     choices: tuple[str, ...] = ()
     required: bool = False
     alias: Optional[str] = None
+    repeated: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,9 +69,10 @@ def option(
     choices: Sequence[str] = (),
     required: bool = False,
     alias: Optional[str] = None,
+    repeated: bool = False,
 ) -> Any:
     """Returns a dataclass field that is an option of a command; see Declaration."""
-    declared = Declaration(help, lower, upper, tuple(choices), required, alias)
+    declared = Declaration(help, lower, upper, tuple(choices), required, alias, repeated)
     return dataclasses.field(default=default, metadata={"declared": declared})
 
 
