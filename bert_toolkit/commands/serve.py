@@ -16,8 +16,10 @@ Example:
 
 import dataclasses
 import importlib.util
+import os
+import re
 from collections.abc import Callable, Sequence
-from typing import ClassVar, Optional
+from typing import Any, ClassVar, Optional
 
 from absl import logging
 
@@ -63,7 +65,7 @@ class Options:
     )
     watch: bool = option(
         False,
-        "Look for newer models in the directories, and let them take over without losing a request.",
+        "Look for newer models in the directories, which take over without losing a request.",
     )
     batch_tokens: int = option(
         1024,
@@ -126,18 +128,18 @@ def run(options: Options) -> None:
         )
     from bert_toolkit.serving import sockets, workers
 
-    token = token_of(options.token_file)
+    directories, token = directories_of(options.model_dir), token_of(options.token_file)
+    bound = sockets.bind(options.host, options.port)
     if token is None and options.host not in ("127.0.0.1", "::1", "localhost"):
         logging.warning(
             "--host=%s without --token_file: whoever reaches this port can use the models",
             options.host,
         )
-    bound = sockets.bind(options.host, options.port)
 
     def serve(tell: Callable[[], None]) -> None:
         from bert_toolkit.serving import server
 
-        server.serve(settings_of(options, token), bound, tell)
+        server.serve(settings_of(options, directories, token), bound, tell)
 
     if options.workers > 1:
         workers.run(options.workers, serve)
@@ -163,16 +165,41 @@ def token_of(path: Optional[str]) -> Optional[str]:
     return token
 
 
-def settings_of(options: Options, token: Optional[str]):
+def directories_of(texts: Sequence[str]) -> dict[str, str]:
+    """Returns the directories of models by their names: of NAME=DIR, or of DIR, its last part.
+
+    Raises:
+      UserError: a name is none, or of two, or there is no such directory.
+    """
+    found: dict[str, str] = {}
+    for text in texts:
+        name, equals, directory = text.partition("=")
+        if not equals or os.sep in name:
+            name, directory = os.path.basename(os.path.abspath(text)), text
+        if not re.fullmatch(r"[\w.-]{1,100}", name, re.ASCII):
+            raise UserError(
+                f"--model_dir={text}: {name!r} is no name for a model; expected letters, digits and"
+                " ._-; write --model_dir=NAME=DIR"
+            )
+        if name in found:
+            raise UserError(
+                f"--model_dir={text}: a second model named {name}; write --model_dir=NAME=DIR"
+            )
+        if not files.is_directory(directory):
+            raise UserError(f"--model_dir={text}: no such directory")
+        found[name] = directory
+    return found
+
+
+def settings_of(options: Options, directories: dict[str, str], token: Optional[str]) -> Any:
     """Returns what to serve, and how."""
     from bert_toolkit.serving.asking import RequestLimits
     from bert_toolkit.serving.batching import Limits
     from bert_toolkit.serving.kinds import ModelSettings
-    from bert_toolkit.serving.models import named_directories
     from bert_toolkit.serving.server import ServerSettings
 
     return ServerSettings(
-        directories=named_directories(options.model_dir),
+        directories=directories,
         model=ModelSettings(options.max_seq_length, options.pooling, options.normalize),
         batches=Limits(options.batch_tokens, options.batch_wait_ms / 1000, options.max_queue),
         requests=RequestLimits(options.max_texts, options.max_characters, options.timeout),

@@ -39,7 +39,8 @@ def create(
 ) -> FastAPI:
     """Returns the application for models that are loaded.
 
-    `app.state.stopping` says that the server is about to stop: /readyz refuses then.
+    `app.state.stopping` says that the server is about to stop: /readyz refuses then;
+    `app.state.asker` has the models.
 
     Args:
       asker: has the models.
@@ -50,10 +51,10 @@ def create(
     app = FastAPI(
         title="bert serve",
         version=bert_toolkit.__version__,
-        description="BERT models over HTTP. Errors are `{\"error\": \"a sentence\"}`.",
+        description='BERT models over HTTP. Errors are `{"error": "a sentence"}`.',
         redoc_url=None,
     )
-    app.state.stopping = False
+    app.state.asker, app.state.stopping = asker, False
     for kind in kinds.KINDS:
         _add_kind(app, asker, kind)
     _add_forms(app, asker)
@@ -86,9 +87,7 @@ def _add_kind(app: FastAPI, asker: Asker, kind: Kind) -> None:
         results, _ = await asker.ask(model, items, request, kind.asked)
         plain = kind.plain
         if kind is kinds.ENCODE:
-            plain = functools.partial(
-                openai_form.vector, encoding_format=body.encoding_format
-            )
+            plain = functools.partial(openai_form.vector, encoding_format=body.encoding_format)
         return refusals.json({"model": name, kind.answered: list(map(plain, results))})
 
 
@@ -162,7 +161,13 @@ def _add_errors(app: FastAPI) -> None:
         return refusals.response(problem, request.scope["path"])
 
     async def other(request: Request, error: Any) -> Response:
-        problem = RefusedError(error.status_code, str(error.detail), error.headers)
+        sentence = str(error.detail)
+        if error.status_code == 400:
+            sentence = "the body is not JSON; expected an object, in UTF-8"
+        elif error.status_code in (404, 405):
+            path, method = request.scope["path"], request.method
+            sentence = f"{method} {path[:100]}: no such path; /docs lists those there are"
+        problem = RefusedError(error.status_code, sentence, error.headers)
         return refusals.response(problem, request.scope["path"])
 
     async def bug(request: Request, error: Any) -> Response:  # its traceback is in the log
@@ -186,5 +191,18 @@ def _sentence(errors: Any) -> str:
             where += f"[{part}]"
         elif part.isidentifier() and part != "str":  # else a member of a union of types
             where += f".{part}" if where else part
-    message = first["msg"][:1].lower() + first["msg"][1:]
+    message = _EXPECTED.get(first["type"]) or first["msg"][:1].lower() + first["msg"][1:]
     return f"{where or 'the body'}: {message}"
+
+
+# Type of an error of pydantic -> what it means here.
+_EXPECTED = {
+    "missing": "missing",
+    "string_type": "expected a string",
+    "list_type": "expected a list",
+    "dict_type": "expected an object",
+    "model_attributes_type": "expected an object",
+    "extra_forbidden": "no such field; leave it out",
+    "int_type": "expected a whole number",
+    "int_parsing": "expected a whole number",
+}

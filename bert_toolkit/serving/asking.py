@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,6 +16,8 @@ from bert_toolkit.serving.refusals import RefusedError, busy
 
 # Characters above which tokens are counted beside the event loop.
 MANY_CHARACTERS = 10_000
+# JSON can write one ("\\ud800"), UTF-8 cannot.
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,7 +108,7 @@ class Asker:
         )
 
     def _check(self, items: Sequence[Any], field: str) -> int:
-        """Returns how many characters there are; refuses if something is too large."""
+        """Returns how many characters there are; refuses if something is too large, or no text."""
         limits = self.limits
         if len(items) > limits.max_texts:
             raise RefusedError(
@@ -115,12 +118,19 @@ class Asker:
             )
         total = 0
         for place, item in enumerate(items):
-            characters = len(item) if isinstance(item, str) else sum(map(len, item))
+            texts = (item,) if isinstance(item, str) else item
+            characters = sum(map(len, texts))
             if characters > limits.max_characters:
                 raise RefusedError(
                     413,
                     f"{field}[{place}]: {characters:,} characters; expected at most"
                     f" {limits.max_characters:,}; cut it into parts",
+                )
+            if any(map(_LONE_SURROGATE.search, texts)):
+                raise RefusedError(
+                    422,
+                    f"{field}[{place}]: half a surrogate pair in it; expected Unicode text, with"
+                    " both halves of a pair",
                 )
             total += characters
         return total
@@ -131,4 +141,4 @@ def _result(future: asyncio.Future, model: ServedModel) -> Sequence[Any]:
     if error is None:
         return future.result()
     logging.error("%s: %s: %s", model.name, type(error).__name__, error)
-    raise RefusedError(500, f"model {model.name!r}: could not compute this; the server's log has why")
+    raise RefusedError(500, f"model {model.name!r}: cannot compute this; the server's log has why")

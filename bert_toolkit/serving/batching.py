@@ -169,7 +169,7 @@ class Batcher:
     def _take(self) -> list[_Item]:
         """Takes the next batch out of the queue; none, if all who waited have gone."""
         there = [item for item in self._queue if not item.request.future.done()]
-        batch = []
+        batch: list[_Item] = []
         if there:
             oldest, longest = there[0], 0
             # Of equal lengths, those that came first: sorting is stable.

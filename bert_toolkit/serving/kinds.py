@@ -29,7 +29,7 @@ class ModelSettings:
     pooling: str = "mean"
     normalize: bool = False
 
-    def length(self) -> dict[str, int]:
+    def length(self) -> dict[str, Any]:
         """Returns the argument for it, if it is not each class's own."""
         return {} if self.max_seq_length is None else {"max_seq_length": self.max_seq_length}
 

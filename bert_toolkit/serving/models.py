@@ -1,12 +1,10 @@
 """Models that are served: each with its batcher, and with the next version that takes over."""
 
-import os
-import re
 import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, Optional
 
 from absl import logging
 
@@ -14,7 +12,7 @@ from bert_toolkit.errors import UserError
 from bert_toolkit.inference.encoder import arguments_named
 from bert_toolkit.serving import kinds, versions
 from bert_toolkit.serving.batching import Batcher, Limits
-from bert_toolkit.serving.kinds import Kind, ModelSettings
+from bert_toolkit.serving.kinds import ModelSettings
 from bert_toolkit.serving.metrics import Metrics
 
 WATCH_SECONDS = 2.0
@@ -106,7 +104,7 @@ class ServedModel:
         self._there = version
         old.close()
 
-    def look(self, seen: versions.Version) -> versions.Version:
+    def look(self, seen: Optional[versions.Version]) -> versions.Version:
         """Takes a newer version over that is there and was already `seen`; returns what is there.
 
         Files that are still written look different each time, and are left alone.
@@ -144,7 +142,7 @@ class Watcher:
         self._thread.start()
 
     def _run(self) -> None:
-        seen: dict[str, Any] = {}
+        seen: dict[str, versions.Version] = {}
         while not self._stop.wait(self._seconds):
             for model in self._models:
                 seen[model.name] = model.look(seen.get(model.name))
@@ -153,27 +151,3 @@ class Watcher:
         """Stops; a version that is being loaded takes over first."""
         self._stop.set()
         self._thread.join()
-
-
-def named_directories(texts: Sequence[str]) -> dict[str, str]:
-    """Returns the directories of models by their names: of NAME=DIR, or of DIR, its last part.
-
-    Raises:
-      UserError: a name is none, or of two.
-    """
-    found: dict[str, str] = {}
-    for text in texts:
-        name, equals, directory = text.partition("=")
-        if not equals or os.sep in name:
-            name, directory = os.path.basename(os.path.abspath(text)), text
-        if not re.fullmatch(r"[\w.-]{1,100}", name, re.ASCII):
-            raise UserError(
-                f"--model_dir={text}: {name!r} is no name for a model; expected letters, digits and"
-                " ._-; write --model_dir=NAME=DIR"
-            )
-        if name in found:
-            raise UserError(
-                f"--model_dir={text}: a second model named {name}; write --model_dir=NAME=DIR"
-            )
-        found[name] = directory
-    return found

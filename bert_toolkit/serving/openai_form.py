@@ -18,7 +18,9 @@ from bert_toolkit.serving.refusals import RefusedError
 class EmbeddingsRequest(BaseModel):
     """What `client.embeddings.create` sends; fields that are not here change nothing."""
 
-    input: Union[str, list[str], list[int], list[list[int]]] = Field(examples=["I was never bored."])
+    input: Union[str, list[str], list[int], list[list[int]]] = Field(
+        examples=["I was never bored."]
+    )
     model: str
     encoding_format: str = Field(kinds.FLOAT, pattern=f"^({kinds.FLOAT}|{kinds.BASE64})$")
     dimensions: Optional[int] = None
@@ -40,7 +42,8 @@ class EmbeddingsRequest(BaseModel):
         """Refuses if vectors of another size are asked for than the model has."""
         if self.dimensions not in (None, size):
             raise RefusedError(
-                422, f"dimensions: {self.dimensions}; this model's vectors have {size}; leave it out"
+                422,
+                f"dimensions: {self.dimensions}; this model's vectors have {size}; leave it out",
             )
 
 

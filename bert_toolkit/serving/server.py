@@ -3,7 +3,7 @@
 import dataclasses
 import signal
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, Optional
 
 import uvicorn
@@ -62,14 +62,19 @@ def serve(
     counted = Metrics()
     models: list[ServedModel] = []
     for name, directory in settings.directories.items():
-        models.append(
-            ServedModel(name, directory, settings.model, settings.batches, counted)
-        )
+        models.append(ServedModel(name, directory, settings.model, settings.batches, counted))
     asker = Asker({model.name: model for model in models}, settings.requests)
     app = application.create(asker, counted, settings.token, settings.max_bytes)
     watcher = Watcher(models) if settings.watch else None
+
+    def started() -> None:
+        for model in models:
+            logging.info("%s: %s, version %s", model.name, model.kind.verb, model.version)
+        logging.info("serving on %s", sockets.url(bound))
+        tell()
+
     try:
-        _run(app, bound, settings.requests.timeout, lambda: (_say(models, bound), tell()))
+        _run(app, bound, settings.requests.timeout, started)
     finally:
         if watcher:
             watcher.close()
@@ -77,13 +82,7 @@ def serve(
             model.close()
 
 
-def _say(models: Sequence[ServedModel], bound: socket.socket) -> None:
-    for model in models:
-        logging.info("%s: %s, version %s", model.name, model.kind.verb, model.version)
-    logging.info("serving on %s", sockets.url(bound))
-
-
-def _run(app: FastAPI, bound: socket.socket, timeout: float, started: Callable[[], Any]) -> None:
+def _run(app: FastAPI, bound: socket.socket, timeout: float, started: Callable[[], None]) -> None:
     config = uvicorn.Config(
         app,
         log_level="warning",
@@ -103,7 +102,7 @@ def _run(app: FastAPI, bound: socket.socket, timeout: float, started: Callable[[
 class _Server(uvicorn.Server):
     """Says when it has started, and to the application that it stops."""
 
-    def __init__(self, config: uvicorn.Config, app: FastAPI, started: Callable[[], Any]):
+    def __init__(self, config: uvicorn.Config, app: FastAPI, started: Callable[[], None]):
         super().__init__(config)
         self._app, self._started = app, started
 

@@ -19,8 +19,8 @@ def bind(host: str, port: int) -> socket.socket:
         bound.bind(address)
     except OSError as error:
         raise UserError(
-            f"--host={host} --port={port}: {error.strerror or error}; pass another --port (0 for any"
-            " that is free), or another --host"
+            f"--host={host} --port={port}: {error.strerror or error}; pass another --port (0 for"
+            " any that is free), or another --host"
         ) from None
     bound.set_inheritable(True)
     return bound
