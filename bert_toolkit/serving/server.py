@@ -20,6 +20,8 @@ from bert_toolkit.serving.models import ServedModel, Watcher
 
 # More are refused: a process may have 1024 open files on most systems.
 MOST_CONNECTIONS = 900
+# Longer than proxies keep theirs (a minute), which would else send into one that is being closed.
+KEEP_ALIVE_SECONDS = 75
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,6 +92,7 @@ def _run(app: FastAPI, bound: socket.socket, timeout: float, started: Callable[[
         server_header=False,
         ws="none",
         limit_concurrency=MOST_CONNECTIONS,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=int(timeout) + 1,
     )
     server = _Server(config, app, started)
