@@ -25,13 +25,14 @@ from bert_toolkit.results import Answer, Entity, Prediction
 
 Text = Union[str, tuple[str, str]]
 _AGAIN = (429, 503)  # the server is busy, or stops and another takes its place
-_LONGEST_WAIT = 8.0
+_LONGEST_WAIT = 8.0  # seconds
+_MOST_TEXTS = 64  # at once, so that long texts on a slow machine are answered in time
 
 
 class Client:
     """A server's models; may be used by several threads.
 
-    Each method takes any number of texts and sends as many at once as the server allows. Without
+    Each method takes any number of texts and sends some at once, as the server allows. Without
     `model` the only one that does this is taken.
     """
 
@@ -111,7 +112,7 @@ class Client:
         if isinstance(items, str):
             raise TypeError("expected a list of texts, not one text")
         name = urllib.parse.quote(model or self._only(verb), safe="")
-        most = self._server["limits"]["max_texts"]
+        most = min(_MOST_TEXTS, self._server["limits"]["max_texts"])
         found: list[Any] = []
         for start in range(0, len(items), most):
             body = {asked: list(items[start : start + most]), **more}
@@ -123,10 +124,8 @@ class Client:
         if len(names) == 1:
             return names[0]
         there = f"models {', '.join(names)}" if names else "no model"
-        raise UserError(
-            f"{self._parts.geturl()}: {there} to {verb}; expected one; "
-            + ("pass model=" if names else "serve one there")
-        )
+        advice = "pass model=" if names else "serve one there"
+        raise UserError(f"{self._parts.geturl()}: {there} to {verb}; expected one; {advice}")
 
     # --- HTTP ---
 

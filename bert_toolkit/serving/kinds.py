@@ -6,7 +6,7 @@ Another kind is another row: its request and reply, how it is loaded, and what i
 import dataclasses
 import os
 from collections.abc import Callable, Sequence
-from typing import Any, Optional, Union
+from typing import Any, Literal, Optional, Union
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -18,7 +18,7 @@ from bert_toolkit.inference.text_classifier import TextClassifier
 from bert_toolkit.inference.token_classifier import TokenClassifier
 from bert_toolkit.tasks import best_model
 
-FLOAT, BASE64 = "float", "base64"
+VectorFormat = Literal["float", "base64"]  # base64 is of float32, little-endian
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +52,7 @@ class TextsRequest(_Request):
 class EncodeRequest(TextsRequest):
     """Texts, and how to write their vectors."""
 
-    encoding_format: str = Field(FLOAT, pattern=f"^({FLOAT}|{BASE64})$")
+    encoding_format: VectorFormat = "float"
 
 
 class TagRequest(_Request):

@@ -10,7 +10,7 @@ from typing import Any, Optional, Union
 import numpy as np
 from pydantic import BaseModel, Field
 
-from bert_toolkit.serving import kinds
+from bert_toolkit.serving.kinds import VectorFormat
 from bert_toolkit.serving.models import ServedModel
 from bert_toolkit.serving.refusals import RefusedError
 
@@ -22,7 +22,7 @@ class EmbeddingsRequest(BaseModel):
         examples=["I was never bored."]
     )
     model: str
-    encoding_format: str = Field(kinds.FLOAT, pattern=f"^({kinds.FLOAT}|{kinds.BASE64})$")
+    encoding_format: VectorFormat = "float"
     dimensions: Optional[int] = None
 
     def texts(self) -> list[str]:
@@ -47,15 +47,15 @@ class EmbeddingsRequest(BaseModel):
             )
 
 
-def vector(values: np.ndarray, encoding_format: str) -> Any:
+def vector(values: np.ndarray, encoding_format: VectorFormat) -> Any:
     """Returns a vector, float32 [D], as JSON has it."""
-    if encoding_format == kinds.BASE64:
+    if encoding_format == "base64":
         return base64.b64encode(values.astype("<f4").tobytes()).decode()
     return values
 
 
 def reply(
-    model: str, vectors: Sequence[np.ndarray], encoding_format: str, tokens: int
+    model: str, vectors: Sequence[np.ndarray], encoding_format: VectorFormat, tokens: int
 ) -> dict[str, Any]:
     """Returns what clients read."""
     data = [
