@@ -4,10 +4,10 @@ import functools
 import pathlib
 from typing import Any, Optional
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Path, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import HTMLResponse, PlainTextResponse, Response
 
 import bert_toolkit
 from bert_toolkit.serving import kinds, metrics, openai_form, refusals, tensorflow_form
@@ -25,12 +25,20 @@ PAGE_POLICY = (
     " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 _REFUSALS: dict[Any, Any] = {
-    401: {"description": "The token is missing or wrong."},
-    404: {"description": "No such model, or it does something else."},
-    413: {"description": "Too many texts, too long ones, or too many bytes."},
-    422: {"description": "Not the JSON that is expected."},
-    429: {"description": "The queue is full."},
-    503: {"description": "Not computed in time, or the server is stopping."},
+    status: {"description": description, "model": refusals.ErrorReply}
+    for status, description in (
+        (400, "No JSON in UTF-8."),
+        (401, "The token is missing or wrong."),
+        (404, "No such model, or it does something else."),
+        (408, "The body did not arrive in time."),
+        (413, "Too many texts, too long ones, or too many bytes."),
+        (422, "Not the JSON that is expected."),
+        (429, "The queue is full."),
+        (503, "Not computed in time, or the server is stopping."),
+    )
+}
+_OPENAI_REFUSALS: dict[Any, Any] = {
+    status: {**refusal, "model": refusals.OpenAIErrorReply} for status, refusal in _REFUSALS.items()
 }
 
 
@@ -78,7 +86,11 @@ def _add_kind(app: FastAPI, asker: Asker, kind: Kind) -> None:
         operation_id=kind.verb,
         summary=f"{kind.verb.capitalize()}: {summary}",
     )
-    async def answer(name: str, body: kind.request, request: Request) -> Response:  # type: ignore
+    async def answer(
+        body: kind.request,  # type: ignore[name-defined]
+        request: Request,
+        name: str = _name(asker, kind),
+    ) -> Response:
         model = asker.model_to(kind, name)
         items = [
             (item.question, item.context) if kind is kinds.ANSWER else item
@@ -91,10 +103,20 @@ def _add_kind(app: FastAPI, asker: Asker, kind: Kind) -> None:
         return refusals.json({"model": name, kind.answered: list(map(plain, results))})
 
 
+def _name(asker: Asker, kind: Optional[Kind] = None) -> Any:
+    """Returns the parameter of a path that names a model; the API's description lists them."""
+    names = [name for name, model in asker.models.items() if kind in (None, model.kind)]
+    return Path(json_schema_extra={"enum": names} if names else None)
+
+
 def _add_forms(app: FastAPI, asker: Asker) -> None:
     """Adds the paths that clients of other servers use."""
 
-    @app.post(refusals.EMBEDDINGS, responses=_REFUSALS, summary="Vectors, as OpenAI's API has them")
+    @app.post(
+        refusals.EMBEDDINGS,
+        responses=_OPENAI_REFUSALS,
+        summary="Vectors, as OpenAI's API has them",
+    )
     async def embeddings(body: EmbeddingsRequest, request: Request) -> Response:
         model = asker.model_to(kinds.ENCODE, body.model)
         vectors, tokens = await asker.ask(model, body.texts(), request, "input")
@@ -108,7 +130,7 @@ def _add_forms(app: FastAPI, asker: Asker) -> None:
         responses=_REFUSALS,
         summary="Predictions, as TensorFlow Serving's REST API has them",
     )
-    async def predict(name: str, body: PredictRequest, request: Request) -> Response:
+    async def predict(body: PredictRequest, request: Request, name: str = _name(asker)) -> Response:
         model = asker.model(name)
         items = tensorflow_form.items(body, model)
         results, _ = await asker.ask(model, items, request, "instances")
@@ -121,7 +143,7 @@ def _add_forms(app: FastAPI, asker: Asker) -> None:
         return refusals.json({**openai_form.listed(asker.models), "limits": there})
 
     @app.get("/v1/models/{name}", responses={404: _REFUSALS[404]}, summary="A model")
-    async def model(name: str) -> Response:
+    async def model(name: str = _name(asker)) -> Response:
         found = asker.model(name)
         return refusals.json({**openai_form.described(found), **tensorflow_form.status(found)})
 
@@ -139,13 +161,17 @@ def _add_health(app: FastAPI, counted: metrics.Metrics) -> None:
     async def healthz() -> Response:
         return refusals.json({"status": "ok"})
 
-    @app.get("/readyz", responses={503: _REFUSALS[503]}, summary="Whether to send it requests")
+    @app.get(
+        "/readyz",
+        responses={503: {"description": "The server is stopping."}},
+        summary="Whether to send it requests",
+    )
     async def readyz() -> Response:
         if app.state.stopping:
             return refusals.json({"status": "stopping"}, 503)
         return refusals.json({"status": "ready"})
 
-    @app.get("/metrics", summary="Numbers for Prometheus")
+    @app.get("/metrics", response_class=PlainTextResponse, summary="Numbers for Prometheus")
     async def show_metrics() -> Response:
         return Response(counted.page(), media_type=metrics.CONTENT_TYPE)
 

@@ -3,7 +3,30 @@
 from typing import Any, Optional
 
 import orjson
+from pydantic import BaseModel
 from starlette.responses import Response
+
+
+class ErrorReply(BaseModel):
+    """Why a request is not answered: one sentence."""
+
+    error: str
+
+
+class OpenAIError(BaseModel):
+    """The same as OpenAI's clients read it."""
+
+    message: str
+    type: str
+    param: Optional[str] = None
+    code: Optional[str] = None
+
+
+class OpenAIErrorReply(BaseModel):
+    """Why a request in OpenAI's form is not answered."""
+
+    error: OpenAIError
+
 
 # The path whose errors have OpenAI's form.
 EMBEDDINGS = "/v1/embeddings"
