@@ -8,7 +8,7 @@ clients ask for the vector of one text at a time over loopback, as fast as they 
 --seconds. Texts are dev reviews; every tenth is eight of them joined. Server and clients share the
 machine. The ways take turns; printed are medians of --rounds: milliseconds that half and 99 % of
 requests take at most, and texts a second. The peer is FastAPI around encode(), each request by
-itself: "threads" in the threads that FastAPI uses, "one by one" in its event loop.
+itself in one of FastAPI's threads.
 """
 
 import argparse
@@ -28,9 +28,9 @@ import numpy as np
 import table
 
 ROOT = pathlib.Path(__file__).parent.parent
-BATCHED, ALONE, THREADS, IN_LOOP = "ours", "ours, no batches", "peer, threads", "peer, one by one"
+BATCHED, ALONE, PEER = "ours", "ours, no batches", "sentence-transformers"
 
-PEER = """
+SERVER = """
 import sys
 import fastapi, pydantic, uvicorn
 from sentence_transformers import SentenceTransformer
@@ -40,17 +40,9 @@ class Texts(pydantic.BaseModel):
 
 app, model = fastapi.FastAPI(), SentenceTransformer(sys.argv[1], device="cpu")
 
-def vectors(texts):
-    return {"vectors": model.encode(texts, show_progress_bar=False).tolist()}
-
-if sys.argv[3] == "threads":
-    @app.post("/v1/models/m/encode")
-    def encode(body: Texts):
-        return vectors(body.texts)
-else:
-    @app.post("/v1/models/m/encode")
-    async def encode(body: Texts):
-        return vectors(body.texts)
+@app.post("/v1/models/m/encode")
+def encode(body: Texts):
+    return {"vectors": model.encode(body.texts, show_progress_bar=False).tolist()}
 
 uvicorn.run(app, port=int(sys.argv[2]), log_level="warning")
 """
@@ -157,18 +149,14 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=8.0)
     parser.add_argument("--clients", default="1,8,64")
     parser.add_argument("--flags", default="", help="more flags of bert serve, with spaces between")
-    parser.add_argument("--ways", default="")
     arguments = parser.parse_args()
     texts = texts_of(arguments.reviews)
     model = [f"--model_dir=m={arguments.bert_dir}", "--max_seq_length=256", "--normalize"]
     model += arguments.flags.split()
-    peer = [arguments.peer_python, "-c", PEER, arguments.bert_dir]
     port = free_port()
     ways = {BATCHED: ours(model, port), ALONE: ours([*model, "--batch_tokens=1"], port)}
     if arguments.peer_python:
-        ways[THREADS] = [*peer, str(port), "threads"]
-        ways[IN_LOOP] = [*peer, str(port), "loop"]
-    ways = {name: ways[name] for name in arguments.ways.split("/") if name} or ways
+        ways[PEER] = [arguments.peer_python, "-c", SERVER, arguments.bert_dir, str(port)]
     found = collections.defaultdict(list)
     answers = {}
     for turn in range(arguments.rounds):
