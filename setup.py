@@ -31,6 +31,13 @@ CORE = ["tokenization", "modeling", "optimization"]
 # Tried on each version in between (make test-matrix). 2.15 is the last TensorFlow that brings
 # Estimator; later ones use its wheel through bert_toolkit/training/estimator_api.py.
 TENSORFLOW = ">=2.12,<2.22"
+# Not beside TensorFlow 2.13, which asks for an older typing-extensions than pydantic 2 does.
+SERVE = [
+    "fastapi>=0.110,<1",
+    "uvicorn>=0.29,<1",
+    "pydantic>=2,<3",
+    "prometheus-client>=0.19,<1",
+]
 
 setup(
     name="bert-toolkit",
@@ -42,7 +49,7 @@ setup(
     python_requires=">=3.9,<3.14",
     py_modules=STAGES + CORE,
     packages=find_packages(include=["bert_toolkit", "bert_toolkit.*"]),
-    package_data={"bert_toolkit.pages": ["*.html", "*.css"]},
+    package_data={"bert_toolkit.pages": ["*.html", "*.css"], "bert_toolkit.serving": ["page.html"]},
     install_requires=[
         f"tensorflow{TENSORFLOW}",
         "tensorflow-estimator>=2.12,<2.16",
@@ -68,11 +75,14 @@ setup(
             "pyarrow>=12",
             f"tensorflow-text{TENSORFLOW}",
             "tensorboard>=2.12,<3",
+            *SERVE,
+            "httpx>=0.25,<1",
             "ruff==0.17.5",
             "mypy>=1.8,<3",
         ],
         "beam": ["apache-beam>=2.50,<2.78"],
         "features": ["h5py>=3.7,<4", "pyarrow>=12"],  # .hdf5 and .parquet
+        "serve": [*SERVE, "httptools>=0.6,<1", "uvloop>=0.19,<1; sys_platform != 'win32'"],
         "text": [f"tensorflow-text{TENSORFLOW}"],  # exported models that take texts
         "plot": ["matplotlib>=3.6,<4"],
         "vocab": ["tokenizers>=0.15,<1"],

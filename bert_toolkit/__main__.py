@@ -25,6 +25,7 @@ COMMANDS = {
     "inspect": "bert_toolkit.commands.inspect_records",
     "convert": "bert_toolkit.commands.convert_checkpoint",
     "export": "bert_toolkit.commands.export_model",
+    "serve": "bert_toolkit.commands.serve",
 }
 
 

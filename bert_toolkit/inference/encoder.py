@@ -12,7 +12,7 @@ threads at once.
 import contextlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Optional, Union
+from typing import Any, Optional, TypeVar, Union
 
 import numpy as np
 import tensorflow.compat.v1 as tf
@@ -26,11 +26,12 @@ from bert_toolkit.options import ModelOptions
 from bert_toolkit.text import encoding, tokenizer_rules
 from bert_toolkit.training.estimator_api import PREDICT
 from bert_toolkit.training.outputs import Network
-from tokenization import garbage_collection_paused
+from tokenization import FullTokenizer, garbage_collection_paused
 
 Text = Union[str, tuple[str, str]]
 # A batch: the numbers of each input, by its name, of each sequence.
 Rows = Sequence[Mapping[str, Sequence[int]]]
+Model = TypeVar("Model", bound="TextModel")
 
 
 @contextlib.contextmanager
@@ -168,7 +169,33 @@ class InferenceSession:
         self._session.close()
 
 
-class Encoder:
+class TextModel:
+    """What all models here have; also a context manager, which closes them."""
+
+    _model: InferenceSession
+
+    @property
+    def tokenizer(self) -> FullTokenizer:
+        """The model's own."""
+        return self._model.tokenizer
+
+    @property
+    def max_seq_length(self) -> int:
+        """The longest sequence that it reads, in tokens."""
+        return self._model.max_seq_length
+
+    def close(self) -> None:
+        """Frees what the model holds."""
+        self._model.close()
+
+    def __enter__(self: Model) -> Model:
+        return self
+
+    def __exit__(self, *error) -> None:
+        self.close()
+
+
+class Encoder(TextModel):
     """Vectors of texts."""
 
     def __init__(
@@ -204,7 +231,3 @@ class Encoder:
     def encode(self, texts: Sequence[Text], batch_size: int = 32) -> np.ndarray:
         """Returns float32 [texts, size]; a text is a string or a pair of them."""
         return self._model.run(texts, batch_size)
-
-    def close(self) -> None:
-        """Frees what the model holds."""
-        self._model.close()

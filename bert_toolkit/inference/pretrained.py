@@ -2,12 +2,12 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, ClassVar, NamedTuple, Optional, TypeVar
+from typing import ClassVar, NamedTuple, Optional, TypeVar
 
 import modeling
 from bert_toolkit.checkpoints import model_directory
 from bert_toolkit.errors import UserError
-from bert_toolkit.inference.encoder import InferenceSession, arguments_named
+from bert_toolkit.inference.encoder import InferenceSession, TextModel, arguments_named
 from bert_toolkit.options import ModelOptions
 from bert_toolkit.pretraining import network
 from bert_toolkit.training.outputs import Network
@@ -48,7 +48,7 @@ NEXT_SENTENCE = Head("next-sentence", network.next_sentence_network, "probabilit
 Model = TypeVar("Model", bound="PretrainedModel")
 
 
-class PretrainedModel:
+class PretrainedModel(TextModel):
     """A model with the head HEAD; WHOLE are tokens that stay whole in text."""
 
     HEAD: ClassVar[Head]
@@ -105,13 +105,3 @@ class PretrainedModel:
 
     def _check(self, checkpoint: str) -> None:
         """Raises a UserError if the head is there, but cannot be used."""
-
-    def close(self) -> None:
-        """Frees what the model holds."""
-        self._model.close()
-
-    def __enter__(self: Model) -> Model:
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        self.close()

@@ -1,14 +1,15 @@
 """Answers to questions from Python; see encoder.py."""
 
 from collections.abc import Sequence
-from typing import NamedTuple, Optional
+from typing import Optional
 
 import numpy as np
 
-from bert_toolkit.inference.encoder import InferenceSession, arguments_named
+from bert_toolkit.inference.encoder import InferenceSession, TextModel, arguments_named
 from bert_toolkit.inference.trained import find_for
 from bert_toolkit.options import ModelOptions
 from bert_toolkit.problems import ANSWERING
+from bert_toolkit.results import Answer
 from bert_toolkit.tasks.answering import span_network
 from bert_toolkit.tasks.answering.answers import Answers, Settings
 from bert_toolkit.tasks.answering.spans import NBest, QuestionEncoder, best_spans, place_of
@@ -19,23 +20,7 @@ N_BEST = 20
 REMEMBERED = 64
 
 
-class Answer(NamedTuple):
-    """What a model says of a question.
-
-    Attributes:
-      text: the answer; empty if there is none.
-      start: its first character in the context; 0 if there is none.
-      end: the character after its last.
-      probability: among the best answers, and no answer where there may be none.
-    """
-
-    text: str
-    start: int
-    end: int
-    probability: float
-
-
-class QuestionAnswerer:
+class QuestionAnswerer(TextModel):
     """Answers questions on texts by a model of run_squad.py, or one in Hugging Face's layout."""
 
     def __init__(
@@ -98,13 +83,3 @@ class QuestionAnswerer:
     def _answer(self, answers: Answers, number: int, context: str) -> Answer:
         text, span, probability = answers.given(number, context, self.settings)
         return Answer(text, span.begin if span else 0, span.end if span else 0, probability)
-
-    def close(self) -> None:
-        """Frees what the model holds."""
-        self._model.close()
-
-    def __enter__(self) -> "QuestionAnswerer":
-        return self
-
-    def __exit__(self, *error) -> None:
-        self.close()

@@ -2,29 +2,18 @@
 
 import os
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Optional
+from typing import Optional
 
 import numpy as np
 
-from bert_toolkit.inference.encoder import InferenceSession, Text, arguments_named
+from bert_toolkit.inference.encoder import InferenceSession, Text, TextModel, arguments_named
 from bert_toolkit.inference.trained import find_for
 from bert_toolkit.options import ModelOptions
 from bert_toolkit.problems import KINDS
+from bert_toolkit.results import Prediction
 from bert_toolkit.tasks import best_model
 from bert_toolkit.tasks.classification import calibration, classifier_network
 from bert_toolkit.training.outputs import Network
-
-
-class Prediction(NamedTuple):
-    """What a classifier says of a text.
-
-    Attributes:
-      label: the answer: a label, labels with commas between them, a number, or "other".
-      probabilities: label -> probability; empty where a number is predicted.
-    """
-
-    label: str
-    probabilities: dict[str, float]
 
 
 def calibration_of(model_dir: str) -> calibration.Calibration:
@@ -33,7 +22,7 @@ def calibration_of(model_dir: str) -> calibration.Calibration:
     return calibration.read(parent if name == best_model.BEST else model_dir)
 
 
-class TextClassifier:
+class TextClassifier(TextModel):
     """Labels of texts, by a classifier: run_classifier.py's, or one in Hugging Face's layout."""
 
     # (config, problem) -> the network, one of whose predictions is "logits".
@@ -78,7 +67,3 @@ class TextClassifier:
             Prediction(answer, dict(zip(self.problem.labels, map(float, row))))
             for answer, row in zip(answers, probabilities)
         ]
-
-    def close(self) -> None:
-        """Frees what the model holds."""
-        self._model.close()

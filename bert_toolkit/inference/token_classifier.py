@@ -11,12 +11,13 @@ from collections.abc import Sequence
 from typing import Any, Optional, Union
 
 from bert_toolkit.checkpoints import checkpoint_files
-from bert_toolkit.inference.encoder import InferenceSession, arguments_named
+from bert_toolkit.inference.encoder import InferenceSession, TextModel, arguments_named
 from bert_toolkit.inference.trained import Trained, find_for
 from bert_toolkit.options import ModelOptions
 from bert_toolkit.problems import TAGGING
+from bert_toolkit.results import Entity
 from bert_toolkit.tasks.tagging import crf, data, formats, network
-from bert_toolkit.tasks.tagging.answers import Decoder, Entity
+from bert_toolkit.tasks.tagging.answers import Decoder
 from bert_toolkit.tasks.tagging.words import WordEncoder, join
 
 TextOrWords = Union[str, Sequence[str]]
@@ -27,7 +28,7 @@ def model_of(trained: Trained) -> data.Model:
     return data.model_of(trained.problem, trained.settings)
 
 
-class TokenClassifier:
+class TokenClassifier(TextModel):
     """Finds entities by a tagger: run_token_classifier.py's, or one in Hugging Face's layout."""
 
     def __init__(
@@ -95,13 +96,3 @@ class TokenClassifier:
             )
             for words, of_one in zip(sentences, parts)
         ]
-
-    def close(self) -> None:
-        """Frees what the model holds."""
-        self._model.close()
-
-    def __enter__(self) -> "TokenClassifier":
-        return self
-
-    def __exit__(self, error_type, error, traceback) -> None:
-        self.close()

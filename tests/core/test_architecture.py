@@ -10,7 +10,7 @@ from conftest import ROOT
 # From the bottom to the top; a module imports from its own layer and those below. Modules of
 # bert_toolkit itself are named, a wing stands for all its modules.
 LAYERS = (
-    ("errors", "problems", "compute", "tensorflow_start"),
+    ("errors", "problems", "results", "compute", "tensorflow_start"),
     ("tokenization", "modeling", "optimization"),
     ("options", "io", "pages"),
     ("text", "cli"),
@@ -18,6 +18,7 @@ LAYERS = (
     ("training",),
     ("pretraining", "tasks", "features"),
     ("inference", "export"),
+    ("serving",),
     ("commands", "create_pretraining_data", "run_pretraining", "run_classifier")
     + ("run_squad", "run_token_classifier"),
     ("extract_features", "__init__", "__main__"),
@@ -118,6 +119,8 @@ def test_modules_do_not_import_each_other_in_a_circle():
         "bert_toolkit.commands.distill",
         "bert_toolkit.commands.attention",
         "bert_toolkit.commands.explain",
+        "bert_toolkit.commands.serve",
+        "bert_toolkit.serving.client",
     ],
 )
 def test_importing_a_command_does_not_import_tensorflow(module):

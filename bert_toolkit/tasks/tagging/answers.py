@@ -2,29 +2,13 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import NamedTuple, Optional
+from typing import Optional
 
 import numpy as np
 
+from bert_toolkit.results import Entity
 from bert_toolkit.tasks.tagging import schemes
 from bert_toolkit.tasks.tagging.crf import Chain
-
-
-class Entity(NamedTuple):
-    """An entity of a text.
-
-    Attributes:
-      text: as it stands there; of words, joined by spaces.
-      type: what it is.
-      start, end: its characters [start, end) in the text; of words, their numbers.
-      score: mean probability of the tags of its words.
-    """
-
-    text: str
-    type: str
-    start: int
-    end: int
-    score: float
 
 
 @dataclasses.dataclass(frozen=True)

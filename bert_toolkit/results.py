@@ -1,0 +1,48 @@
+"""What models say of texts, as callers get it; without TensorFlow, for clients of a server too."""
+
+from typing import NamedTuple
+
+
+class Prediction(NamedTuple):
+    """What a classifier says of a text.
+
+    Attributes:
+      label: the answer: a label, labels with commas between them, a number, or "other".
+      probabilities: label -> probability; empty where a number is predicted.
+    """
+
+    label: str
+    probabilities: dict[str, float]
+
+
+class Entity(NamedTuple):
+    """An entity of a text.
+
+    Attributes:
+      text: as it stands there; of words, joined by spaces.
+      type: what it is.
+      start, end: its characters [start, end) in the text; of words, their numbers.
+      score: mean probability of the tags of its words.
+    """
+
+    text: str
+    type: str
+    start: int
+    end: int
+    score: float
+
+
+class Answer(NamedTuple):
+    """What a model says of a question.
+
+    Attributes:
+      text: the answer; empty if there is none.
+      start: its first character in the context; 0 if there is none.
+      end: the character after its last.
+      probability: among the best answers, and no answer where there may be none.
+    """
+
+    text: str
+    start: int
+    end: int
+    probability: float

@@ -1,0 +1,1 @@
+"""Models over HTTP: `bert serve`, and a client for it."""

@@ -1,0 +1,231 @@
+"""What a served model is asked and what it answers: one row of KINDS for each kind of model.
+
+Another kind is another row: its request and reply, how it is loaded, and what it computes.
+"""
+
+import dataclasses
+import os
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, Optional, Union
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from bert_toolkit import problems
+from bert_toolkit.checkpoints import task_file
+from bert_toolkit.inference.encoder import Encoder, TextModel
+from bert_toolkit.inference.question_answerer import QuestionAnswerer
+from bert_toolkit.inference.text_classifier import TextClassifier
+from bert_toolkit.inference.token_classifier import TokenClassifier
+from bert_toolkit.tasks import best_model
+
+VectorFormat = Literal["float", "base64"]  # base64 is of float32, little-endian
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelSettings:
+    """How models are loaded; see the options of these names."""
+
+    max_seq_length: Optional[int] = None
+    pooling: str = "mean"
+    normalize: bool = False
+
+    def length(self) -> dict[str, Any]:
+        """Returns the argument for it, if it is not each class's own."""
+        return {} if self.max_seq_length is None else {"max_seq_length": self.max_seq_length}
+
+
+# --- Requests and replies, as JSON ---
+
+Text = Union[str, tuple[str, str]]
+
+
+class _Request(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class TextsRequest(_Request):
+    """Texts; each a string, or a pair of them."""
+
+    texts: list[Text] = Field(examples=[["I was never bored.", ["one of", "a pair"]]])
+
+
+class EncodeRequest(TextsRequest):
+    """Texts, and how to write their vectors."""
+
+    encoding_format: VectorFormat = "float"
+
+
+class TagRequest(_Request):
+    """Texts to find entities in."""
+
+    texts: list[str] = Field(examples=[["The train to Norby is late."]])
+
+
+class Question(_Request):
+    """A question, and the text that may answer it."""
+
+    question: str
+    context: str
+
+
+class AnswerRequest(_Request):
+    """Questions."""
+
+    questions: list[Question]
+
+
+class EncodeReply(BaseModel):
+    """A vector for each text, in order; in base64, the bytes of its float32, little-endian."""
+
+    model: str
+    vectors: list[Union[list[float], str]]
+
+
+class PredictionReply(BaseModel):
+    """See bert_toolkit.results.Prediction."""
+
+    label: str
+    probabilities: dict[str, float]
+
+
+class ClassifyReply(BaseModel):
+    """A prediction for each text, in order."""
+
+    model: str
+    predictions: list[PredictionReply]
+
+
+class EntityReply(BaseModel):
+    """See bert_toolkit.results.Entity; `start` and `end` are characters (code points)."""
+
+    text: str
+    type: str
+    start: int
+    end: int
+    score: float
+
+
+class TagReply(BaseModel):
+    """The entities of each text, in order."""
+
+    model: str
+    entities: list[list[EntityReply]]
+
+
+class OneAnswerReply(BaseModel):
+    """See bert_toolkit.results.Answer; `start` and `end` are characters (code points)."""
+
+    text: str
+    start: int
+    end: int
+    probability: float
+
+
+class AnswerReply(BaseModel):
+    """An answer for each question, in order."""
+
+    model: str
+    answers: list[OneAnswerReply]
+
+
+# --- Kinds ---
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """A kind of model.
+
+    Attributes:
+      verb: what it does; the end of its path.
+      asked: the field of requests that has the items.
+      answered: the field of replies that has their answers.
+      request, reply: of the API.
+      problems: the kinds of problems.Problem that it is for.
+      load: (directory, settings) -> a model.
+      compute: (model, items, batch size) -> a result for each item.
+      plain: a result -> what JSON has of it.
+      cuts: whether longer items are cut, rather than read in windows.
+    """
+
+    verb: str
+    asked: str
+    answered: str
+    request: type[BaseModel]
+    reply: type[BaseModel]
+    problems: Sequence[str]
+    load: Callable[[str, ModelSettings], Any]
+    compute: Callable[[Any, Sequence[Any], int], Sequence[Any]]
+    plain: Callable[[Any], Any]
+    cuts: bool
+
+    def tokens(self, model: TextModel, item: Any) -> int:
+        """Returns the length of an item in tokens, as the model reads it."""
+        texts = (item,) if isinstance(item, str) else item
+        length = sum(len(model.tokenizer.encode(text)) + 1 for text in texts) + 1
+        return min(length, model.max_seq_length) if self.cuts else length
+
+
+def _as_dict(result: Any) -> dict[str, Any]:
+    return result._asdict()
+
+
+ENCODE = Kind(
+    verb="encode",
+    asked="texts",
+    answered="vectors",
+    request=EncodeRequest,
+    reply=EncodeReply,
+    problems=(),
+    load=lambda directory, settings: Encoder(
+        directory, pooling=settings.pooling, normalize=settings.normalize, **settings.length()
+    ),
+    compute=lambda model, texts, size: model.encode(texts, size),
+    plain=lambda vector: vector,
+    cuts=True,
+)
+CLASSIFY = Kind(
+    verb="classify",
+    asked="texts",
+    answered="predictions",
+    request=TextsRequest,
+    reply=ClassifyReply,
+    problems=problems.KINDS,
+    load=lambda directory, settings: TextClassifier(directory, **settings.length()),
+    compute=lambda model, texts, size: model.predict(texts, size),
+    plain=_as_dict,
+    cuts=True,
+)
+TAG = Kind(
+    verb="tag",
+    asked="texts",
+    answered="entities",
+    request=TagRequest,
+    reply=TagReply,
+    problems=(problems.TAGGING,),
+    load=lambda directory, settings: TokenClassifier(directory, **settings.length()),
+    compute=lambda model, texts, size: model.tag(texts, size),
+    plain=lambda entities: list(map(_as_dict, entities)),
+    cuts=False,
+)
+ANSWER = Kind(
+    verb="answer",
+    asked="questions",
+    answered="answers",
+    request=AnswerRequest,
+    reply=AnswerReply,
+    problems=(problems.ANSWERING,),
+    load=lambda directory, settings: QuestionAnswerer(directory, **settings.length()),
+    compute=lambda model, questions, size: model.answer_all(questions, size),
+    plain=_as_dict,
+    cuts=False,
+)
+KINDS = (ENCODE, CLASSIFY, TAG, ANSWER)
+
+
+def kind_of(directory: str) -> Kind:
+    """Returns what the model of a directory does: what it was fine-tuned for, else vectors."""
+    problem = task_file.read([directory, os.path.join(directory, best_model.BEST)])
+    for kind in KINDS:
+        if problem and problem.kind in kind.problems:
+            return kind
+    return ENCODE
