@@ -120,14 +120,20 @@ class Options(DataOptions, ModelOptions, WindowOptions, FinetuneOptions):
         conflicts += self.finetune_conflicts(trains=self.actions()[0])
         if self.oversample and self.class_weights:
             conflicts.append("--oversample and --class_weights: both for the same; choose one")
+        if self.num_runs > 1 and self.test_split and not (self.eval_file or self.eval_split):
+            conflicts.append(
+                "--num_runs compares runs on dev data: pass --eval_file or --eval_split beside"
+                " --test_split"
+            )
         check(conflicts + self.window_conflicts() + self.training_conflicts())
 
     def actions(self) -> tuple[bool, bool, bool]:
         """Returns whether to train, to evaluate and to predict: as told, or as the files say."""
         if not self.is_custom:
             return self.told_or(False, False, False)
-        evaluates = bool(self.eval_file or self.eval_split)
-        return self.told_or(bool(self.train_file), evaluates, bool(self.predict_file))
+        evaluates = bool(self.eval_file or self.eval_split or self.test_split)
+        predicts = bool(self.predict_file or self.test_split)
+        return self.told_or(bool(self.train_file), evaluates, predicts)
 
 
 def run(options: Options) -> dict[str, Any]:
