@@ -48,6 +48,7 @@ class DataOptions:
     )
     data_dir: Optional[str] = option(None, "Directory with the files of the task.")
     output_dir: str = ""
+    slice_column: Optional[Sequence[str]] = None
     train_file: Optional[str] = option(
         None,
         "Your own training data: .tsv, .csv, .jsonl or .json (one array of objects), .gz or not.",
@@ -135,11 +136,6 @@ class DataOptions:
         lower=0,
     )
     other_label: str = option("other", "The label that --min_label_count makes of rare ones.")
-    slice_column: Optional[Sequence[str]] = option(
-        None,
-        "Columns, separated by commas, by whose values metrics are listed too, in"
-        " eval_slices.tsv and eval_results.json.",
-    )
     on_bad_row: str = option(
         "error",
         "Stop at rows that cannot be used, or leave them out, listed in bad_rows.tsv.",
