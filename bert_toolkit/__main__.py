@@ -14,6 +14,7 @@ COMMANDS = {
     "tag": "run_token_classifier",
     "features": "extract_features",
     "baselines": "bert_toolkit.commands.baselines",
+    "review-data": "bert_toolkit.commands.review_data",
     "build-vocab": "bert_toolkit.commands.build_vocab",
     "extend-vocab": "bert_toolkit.commands.extend_vocab",
     "inspect": "bert_toolkit.commands.inspect_records",

@@ -1,13 +1,27 @@
 """What stages report: metrics as text and JSON."""
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any, Optional
 
 import numpy as np
 from absl import logging
 
 from bert_toolkit.io import files
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Returns the rows of a table as lines with columns below each other, numbers to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    numeric = [all(re.fullmatch(r"[\d.,-]*", cell) for cell in column[1:]) for column in zip(*rows)]
+    return [
+        "  ".join(
+            cell.rjust(width) if right else cell.ljust(width)
+            for cell, width, right in zip(row, widths, numeric)
+        ).rstrip()
+        for row in rows
+    ]
 
 
 def write_metrics(

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from bert_toolkit.io import files
+from bert_toolkit.io import files, metrics_files
 from bert_toolkit.problems import Problem
 from bert_toolkit.tasks.classification import scores
 from tokenization import FullTokenizer
@@ -91,15 +91,7 @@ def _lines(table: list[list[str]]) -> list[str]:
         shown += own[:SHOWN]
         if len(own) > SHOWN:
             shown.append([column, f"... {len(own) - SHOWN:,} more", *[""] * (len(header) - 2)])
-    lines = [header, *shown]
-    widths = [max(len(line[n]) for line in lines) for n in range(len(header))]
-    return [
-        "  ".join(
-            [cell.ljust(width) for cell, width in zip(line[:2], widths)]
-            + [cell.rjust(width) for cell, width in zip(line[2:], widths[2:])]
-        ).rstrip()
-        for line in lines
-    ]
+    return metrics_files.aligned([header, *shown])
 
 
 def _shown(value: Any) -> str:
