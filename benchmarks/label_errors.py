@@ -3,7 +3,8 @@
     python benchmarks/label_errors.py --data_dir=DIR [--share=0.05] [--seed=1] [-- FLAGS]
 
 The data is in SST-2's layout, with two labels. Prints precision and recall of the rows it flags by
---checks=labels, and of as many of the first of them as were flipped; flags after -- are passed on.
+--checks=labels, and of as many of the first of them as were flipped; flags after -- are passed on,
+as in -- --bert_dir=DIR.
 Labels that were wrong before count as falsely flagged.
 """
 

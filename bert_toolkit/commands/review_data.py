@@ -23,6 +23,7 @@ import dataclasses
 import io
 import json
 import os
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple, Optional
 
@@ -61,6 +62,11 @@ class Options(DataOptions):
     num_folds: int = option(
         5, "Parts of the training data that are each judged by a model of the others.", lower=2
     )
+    bert_dir: Optional[str] = option(
+        None,
+        "A model directory, if labels are to be judged by its mean-pooled vectors as well as by"
+        " TF-IDF: slower, and right more often.",
+    )
     min_similarity: float = option(
         0.9,
         "Cosine from which on two texts are near-duplicates, of TF-IDF weights of sequences of 3 to"
@@ -82,6 +88,7 @@ class Options(DataOptions):
             "output_dir",
             "checks",
             "num_folds",
+            "bert_dir",
             "min_similarity",
             "classifier_dir",
             "max_shown",
@@ -200,7 +207,8 @@ def parts_of(data: Data, options: Options) -> list[Part]:
 def doubtful_labels(data: Data, parts: Sequence[Part], options: Options) -> Iterator[Finding]:
     """Yields the training rows whose label cleanlab doubts, the least probable label first."""
     train = parts[0]
-    probabilities = out_of_fold(data, options.num_folds, options.seed)
+    vectors = vectors_of(options.bert_dir, train.examples) if options.bert_dir else None
+    probabilities = out_of_fold(data, options.num_folds, options.seed, vectors)
     labels = data.problem.labels
     for row, score in label_issues(data, probabilities):
         if data.problem.kind == SINGLE:
@@ -210,11 +218,29 @@ def doubtful_labels(data: Data, parts: Sequence[Part], options: Options) -> Iter
         yield _finding(LABELS, train, train.examples[row], alternative=alternative, score=score)
 
 
-def out_of_fold(data: Data, num_folds: int, seed: int) -> np.ndarray:
+def vectors_of(bert_dir: str, examples: Sequence[Example]) -> np.ndarray:
+    """Returns the mean-pooled vectors of texts by a model, [N, H]."""
+    from bert_toolkit.inference.encoder import Encoder  # TensorFlow, which the rest does without
+
+    texts = [(one.text_a, one.text_b) if one.text_b else one.text_a for one in examples]
+    encoder = Encoder(bert_dir)
+    blocks = []
+    with Progress("reading texts", "rows", len(texts)) as progress:
+        for start in range(0, len(texts), BLOCK):
+            blocks.append(encoder.encode(texts[start : start + BLOCK]))
+            progress.update(len(blocks[-1]))
+    encoder.close()
+    return np.concatenate(blocks)
+
+
+def out_of_fold(
+    data: Data, num_folds: int, seed: int, vectors: Optional[np.ndarray] = None
+) -> np.ndarray:
     """Returns probabilities of the labels of each training row, [N, labels].
 
     They are those of TF-IDF with logistic regression (as bert baselines has it), trained on the
-    folds that the row is not in.
+    folds that the row is not in; with `vectors` of the rows, [N, H], their mean with those of
+    logistic regression on these.
 
     Raises:
       UserError: there are too few rows for the folds.
@@ -236,12 +262,35 @@ def out_of_fold(data: Data, num_folds: int, seed: int) -> np.ndarray:
     folds = divide(num_folds, shuffle=True, random_state=seed)
     values = [str(one.label) for one in rows]
     found = np.zeros((len(rows), len(data.problem.labels)))
-    with Progress("judging labels", "folds", num_folds) as progress:
+    with warnings.catch_warnings(), Progress("judging labels", "folds", num_folds) as progress:
+        warnings.simplefilter("ignore")  # of labels with fewer rows than folds
         for others, held_out in folds.split(np.arange(len(rows)), values if single else None):
             fold = dataclasses.replace(data, train=[rows[n] for n in others])
             logits = tfidf(fold, [rows[n] for n in held_out])
             found[held_out] = data.problem.probabilities(logits)
+            if vectors is not None:
+                found[held_out] += _judged_by_vectors(fold, vectors[others], vectors[held_out])
+                found[held_out] /= 2
             progress.update()
+    return found
+
+
+def _judged_by_vectors(fold: Data, train: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Returns the probabilities that vectors have, [N, labels], from those of training rows."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.multiclass import OneVsRestClassifier
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    problem = fold.problem
+    assert fold.train is not None
+    values = np.array([problem.values(one.label) for one in fold.train])
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=1000))
+    if problem.kind == MULTI:
+        return OneVsRestClassifier(model).fit(train, values).predict_proba(others)
+    model.fit(train, values[:, 0])
+    found = np.zeros((len(others), len(problem.labels)))
+    found[:, model.classes_] = model.predict_proba(others)
     return found
 
 

@@ -76,6 +76,29 @@ def test_probabilities_are_those_of_models_that_did_not_see_the_row(tmp_path, mo
     assert found.sum(-1) == pytest.approx(np.ones(40))
 
 
+@pytest.mark.parametrize("several", [False, True])
+def test_vectors_judge_labels_too(tmp_path, model_dir, several):
+    """The mean of both models; rows of a fold that lacks a label have a probability of it too."""
+    path = tmp_path / "a.jsonl"
+    rows = [
+        {"text": text, "label": [label, "x"] if several else label if n else "once"}
+        for n, (text, label) in enumerate(texts(40))
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = review_data.load(review_data.Options(train_file=str(path), checks=["conflicts"]))
+    vectors = review_data.vectors_of(str(model_dir), data.train)
+    assert vectors.shape == (40, 32)
+    words = review_data.out_of_fold(data, 4, 0)
+    both = review_data.out_of_fold(data, 4, 0, vectors)
+    assert both.shape == (40, 3)
+    judged = 2 * both - words
+    assert (judged >= -1e-9).all()
+    assert (judged <= 1 + 1e-9).all()
+    assert not np.allclose(judged, words, atol=0.01)
+    if not several:
+        assert judged.sum(-1) == pytest.approx(np.ones(40))
+
+
 def test_wrong_labels_of_texts_with_several(tmp_path):
     pytest.importorskip("cleanlab")
     rows = []

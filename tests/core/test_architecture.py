@@ -113,6 +113,7 @@ def test_modules_do_not_import_each_other_in_a_circle():
         "bert_toolkit.commands.export_model",
         "bert_toolkit.commands.extend_vocab",
         "bert_toolkit.commands.baselines",
+        "bert_toolkit.commands.review_data",
     ],
 )
 def test_importing_a_command_does_not_import_tensorflow(module):

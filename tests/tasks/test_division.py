@@ -51,6 +51,10 @@ def test_a_test_part_is_held_out_of_both_others(texts):
     # It is what is predicted, with the rows numbered as in the file.
     assert data.test[""] == parts[2]
     assert all(f"t{one.name}" == one.text_a for one in parts[2])
+    # A file to predict comes before it.
+    own = load(train_file=texts, eval_split=0.2, test_split=0.1, predict_file=texts)
+    assert len(own.test[""]) == 200
+    assert own.dev == data.dev
     # A later evaluation finds the same rows, another seed others.
     later = load(task_data.Wanted(False, True, False), train_file=texts, eval_split=0.2, test_split=0.1)  # fmt: skip
     assert later.dev == data.dev
