@@ -72,6 +72,14 @@ class Options(DataOptions, ModelOptions, WindowOptions, FinetuneOptions):
         "Answer 'other' below this probability, 0.8 say, or for that share of the dev data, 10%"
         " say; kept in calibration.json.",
     )
+    slice_column: Optional[list[str]] = option(
+        None,
+        "Columns, separated by commas, for whose values metrics are listed too, in eval_slices.tsv"
+        " and eval_results.json.",
+    )
+    slice_by_length: bool = option(
+        False, "List metrics by length too: for each quarter of the texts, by their tokens."
+    )
     output_dir: str = start.output_dir_option()
     max_seq_length: int = option(
         128, "Longest sequence in tokens, [CLS] and [SEP] included.", lower=4
@@ -109,6 +117,8 @@ class Options(DataOptions, ModelOptions, WindowOptions, FinetuneOptions):
             "predict_batch_size",
             "calibrate",
             "reject_below",
+            "slice_column",
+            "slice_by_length",
         ),
         "Device": (DeviceOptions,),
     }
@@ -120,14 +130,27 @@ class Options(DataOptions, ModelOptions, WindowOptions, FinetuneOptions):
         conflicts += self.finetune_conflicts(trains=self.actions()[0])
         if self.oversample and self.class_weights:
             conflicts.append("--oversample and --class_weights: both for the same; choose one")
+        if self.test_split and not (self.eval_file or self.eval_split):
+            on_dev = {
+                "num_runs": self.num_runs > 1,
+                "calibrate": self.calibrate,
+                "reject_below": "%" in (self.reject_below or ""),
+            }
+            conflicts += [
+                f"--{name} chooses by dev data: pass --eval_file or --eval_split beside"
+                " --test_split, which chooses nothing"
+                for name, asked in on_dev.items()
+                if asked
+            ]
         check(conflicts + self.window_conflicts() + self.training_conflicts())
 
     def actions(self) -> tuple[bool, bool, bool]:
         """Returns whether to train, to evaluate and to predict: as told, or as the files say."""
         if not self.is_custom:
             return self.told_or(False, False, False)
-        evaluates = bool(self.eval_file or self.eval_split)
-        return self.told_or(bool(self.train_file), evaluates, bool(self.predict_file))
+        evaluates = bool(self.eval_file or self.eval_split or self.test_split)
+        predicts = bool(self.predict_file or self.test_split)
+        return self.told_or(bool(self.train_file), evaluates, predicts)
 
 
 def run(options: Options) -> dict[str, Any]:

@@ -71,6 +71,7 @@ setup(
             "hypothesis>=6.90",
             "scikit-learn>=1.3,<2",
             "tokenizers>=0.15,<1",
+            "cleanlab>=2.7,<3",
             "h5py>=3.7,<4",
             "pyarrow>=12",
             f"tensorflow-text{TENSORFLOW}",
@@ -85,6 +86,7 @@ setup(
         "serve": [*SERVE, "httptools>=0.6,<1", "uvloop>=0.19,<1; sys_platform != 'win32'"],
         "text": [f"tensorflow-text{TENSORFLOW}"],  # exported models that take texts
         "plot": ["matplotlib>=3.6,<4"],
+        "clean": ["cleanlab>=2.7,<3"],  # bert review-data; 2.7.1 is the last for Python 3.9
         "vocab": ["tokenizers>=0.15,<1"],
         "bench": [
             "torch>=2.1",

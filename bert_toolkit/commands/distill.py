@@ -45,6 +45,7 @@ from bert_toolkit.problems import REGRESSION
 from bert_toolkit.tasks import start
 from bert_toolkit.tasks.classification import lessons, task_data
 from bert_toolkit.tasks.classification.data_options import DataOptions
+from bert_toolkit.tasks.classification.labels import in_order_of
 from bert_toolkit.tasks.classification.lessons import CROSS_ENTROPY, MSE
 from bert_toolkit.training import cluster
 
@@ -150,6 +151,8 @@ class Options(run_classifier.Options):
             "predict_batch_size",
             "calibrate",
             "reject_below",
+            "slice_column",
+            "slice_by_length",
         ),
         "Device": (DeviceOptions,),
     }
@@ -197,17 +200,19 @@ class Options(run_classifier.Options):
         found = []
         if self.hard_label_weight:
             found.append("--hard_label_weight is for labels; expected a --train_file with them")
-        if self.eval_split:
-            found.append("--eval_split divides --train_file; pass one, or --eval_file")
+        for name in ("eval_split", "test_split"):
+            if getattr(self, name):
+                found.append(f"--{name} divides --train_file; pass one, or --eval_file")
         return found
 
     def actions(self) -> tuple[bool, bool, bool]:
         """Returns whether to train, to evaluate and to predict: as told, or as the files say."""
         if not self.is_custom:
             return self.told_or(False, False, False)
-        evaluates = bool(self.eval_file or self.eval_split)
-        trains = bool(self.train_file or self.unlabeled_file)
-        return self.told_or(trains, evaluates, bool(self.predict_file))
+        if not self.is_custom:
+            return self.told_or(False, False, False)
+        _, evaluates, predicts = super().actions()
+        return self.told_or(bool(self.train_file or self.unlabeled_file), evaluates, predicts)
 
 
 def run(options: Options) -> dict[str, Any]:
@@ -274,7 +279,7 @@ def load(options: Options, problem: Any, actions: Any) -> task_data.Data:
     )
     directories = [options.teacher_dir or "", os.path.join(options.teacher_dir or "", start.BEST)]
     data = task_data.load(task, options, wanted, options.seed, directories)
-    return dataclasses.replace(data, problem=task_data.in_order_of(problem, data.problem))
+    return dataclasses.replace(data, problem=in_order_of(problem, data.problem))
 
 
 def texts_to_learn(options: Options, data: task_data.Data) -> list[task_data.Example]:

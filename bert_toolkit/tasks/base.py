@@ -97,8 +97,13 @@ class Task(Protocol):
     def score(self, answers: Any, split: EncodedSplit) -> dict[str, Any]:
         """Returns metrics by name, "eval_..."; the loss among them."""
 
-    def write_evaluation(self, suffix: str, answers: Any, split: EncodedSplit) -> None:
-        """Writes reports of an evaluation beside the model; keeps what is chosen on dev data."""
+    def write_evaluation(
+        self, suffix: str, answers: Any, split: EncodedSplit
+    ) -> Optional[Mapping[str, Any]]:
+        """Writes reports of an evaluation beside the model; keeps what is chosen on dev data.
+
+        Returns what eval_results.json says beside the metrics, if anything.
+        """
 
     def write_predictions(self, suffix: str, answers: Any, split: EncodedSplit) -> None:
         """Writes, or prints, the answers for a split to predict."""

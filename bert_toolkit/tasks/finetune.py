@@ -212,8 +212,9 @@ class Finetuning:
         step = re.search(r"ckpt-(\d+)$", checkpoint)
         if step:
             found["global_step"] = int(step[1])
-        metrics_files.write_metrics(os.path.join(self.directory, f"eval_results{suffix}"), found)
-        self.task.write_evaluation(suffix, answers, split)
+        details = self.task.write_evaluation(suffix, answers, split)
+        stem = os.path.join(self.directory, f"eval_results{suffix}")
+        metrics_files.write_metrics(stem, found, details)
         return found
 
     def predict(self, split: EncodedSplit, suffix: str) -> None:

@@ -40,8 +40,13 @@ def _directory(options: Any, number: int) -> str:
 
 
 def _one_of(options: Any, number: int) -> Any:
+    # Only results on the same data can be compared.
+    divided = {}
+    if hasattr(options, "split_seed") and options.split_seed is None:
+        divided = {"split_seed": options.seed}
     return dataclasses.replace(
         options,
+        **divided,
         seed=options.seed + number,
         output_dir=_directory(options, number),
         num_runs=1,

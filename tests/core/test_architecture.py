@@ -121,6 +121,7 @@ def test_modules_do_not_import_each_other_in_a_circle():
         "bert_toolkit.commands.explain",
         "bert_toolkit.commands.serve",
         "bert_toolkit.serving.client",
+        "bert_toolkit.commands.review_data",
     ],
 )
 def test_importing_a_command_does_not_import_tensorflow(module):

@@ -18,6 +18,7 @@ from bert_toolkit.tasks.classification import (
     calibration,
     classifier_network,
     scores,
+    slices,
     task_data,
 )
 from bert_toolkit.tasks.classification.schema import schema
@@ -81,8 +82,13 @@ class Classification:
 
     # --- Evaluation ---
 
-    def write_evaluation(self, suffix: str, answers: np.ndarray, split: EncodedSplit) -> None:
-        """Writes report, confusion matrix and top losses; calibrates on the main split."""
+    def write_evaluation(
+        self, suffix: str, answers: np.ndarray, split: EncodedSplit
+    ) -> dict[str, Any]:
+        """Writes report, confusion matrix, top losses and slices; calibrates on the main split.
+
+        Returns the metrics of slices, and those of calibrated answers.
+        """
         targets = self.targets(split)
         stem = os.path.join(self.directory, "eval_{}" + suffix)
         report = scores.report(self.problem, answers, targets)
@@ -97,6 +103,16 @@ class Classification:
             self._write_top_losses(f"{stem.format(name)}.tsv", split, answers, targets)
         if not suffix:
             self._calibrate(answers, targets)
+        details: dict[str, Any] = {}
+        found = self._calibration(answers)
+        if found != calibration.Calibration():
+            details["calibration"] = scores.calibrated(self.problem, found, answers, targets)
+            slices.log_values("calibrated", details["calibration"])
+        parts = slices.parts(split.examples, self.options, self._encoder.tokenizer)
+        if parts:
+            details["slices"] = slices.scores_of(parts, self.problem, answers, targets)
+            slices.write(f"{stem.format('slices')}.tsv", details["slices"])
+        return details
 
     def _write_top_losses(self, path: str, split: EncodedSplit, logits, targets) -> None:
         """Lists the examples of the highest loss: wrong labels are found among them."""

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import re
+import string
 from collections.abc import Sequence
 from typing import Optional
 
@@ -11,15 +12,19 @@ from bert_toolkit.io import files, tables
 from bert_toolkit.options import option
 from bert_toolkit.problems import MULTI, REGRESSION
 from bert_toolkit.tasks.classification import glue
-from bert_toolkit.tasks.classification.glue import Column, Split, Task
+from bert_toolkit.tasks.classification.glue import Column, Split, Task, Template
 
 # The columns that are taken where none are given: without a header, and with one.
 FIRST, SECOND = 0, 1
 USUAL_TEXT, USUAL_LABEL = "text|sentence", "label|labels"
 
+# What --split_column says of rows: which belong together, or which come later.
+GROUP, TIME = "group", "time"
+
 # Flags that say of files of one's own what a task's declaration says of its files.
 OF_OWN_FILES = (
     "text_column",
+    "text_template",
     "text_b_column",
     "label_column",
     "id_column",
@@ -27,6 +32,8 @@ OF_OWN_FILES = (
     "quoting",
     "problem_type",
     "labels",
+    "split_column",
+    "slice_column",
 )
 
 
@@ -41,6 +48,7 @@ class DataOptions:
     )
     data_dir: Optional[str] = option(None, "Directory with the files of the task.")
     output_dir: str = ""
+    slice_column: Optional[Sequence[str]] = None
     train_file: Optional[str] = option(
         None,
         "Your own training data: .tsv, .csv, .jsonl or .json (one array of objects), .gz or not.",
@@ -55,6 +63,11 @@ class DataOptions:
         None,
         "The column of the text: its name, or its number from 1. Without it, text or sentence, or"
         " the first where there is no header.",
+    )
+    text_template: Optional[str] = option(
+        None,
+        "A text of several columns, in place of --text_column: '{title}: {body}', with the names of"
+        " columns, or their numbers from 1, in braces; {{ and }} are braces themselves.",
     )
     text_b_column: Optional[str] = option(None, "The column of the second text of a pair.")
     label_column: Optional[str] = option(
@@ -87,6 +100,42 @@ class DataOptions:
         lower=0.0,
         upper=0.9,
     )
+    test_split: float = option(
+        0.0,
+        "Share of the training data that is neither trained on nor evaluated on to choose anything,"
+        " but evaluated (eval_results_test.txt) and, without a --predict_file, predicted at the"
+        " end.",
+        lower=0.0,
+        upper=0.9,
+    )
+    split_column: Optional[str] = option(
+        None,
+        "A column by which --eval_split and --test_split divide: an author, say, or a document; see"
+        " --split_by.",
+    )
+    split_by: str = option(
+        GROUP,
+        "What --split_column is: group, rows with the same value stay in one part, and the shares"
+        " are those of values; time, a number or a date (2026-01-31), the last rows are the test"
+        " data, those before them are evaluated on.",
+        choices=[GROUP, TIME],
+    )
+    split_seed: Optional[int] = option(
+        None,
+        "Of the division and of --max_train_examples; without it, --seed: with it, data stays"
+        " divided as it is while --seed varies.",
+    )
+    max_train_examples: Optional[int] = option(
+        None,
+        "Train on so many rows of the training data, with the labels in the same proportions.",
+        lower=1,
+    )
+    min_label_count: int = option(
+        0,
+        "Labels that fewer rows of --train_file have become --other_label, in all files.",
+        lower=0,
+    )
+    other_label: str = option("other", "The label that --min_label_count makes of rare ones.")
     on_bad_row: str = option(
         "error",
         "Stop at rows that cannot be used, or leave them out, listed in bad_rows.tsv.",
@@ -104,19 +153,26 @@ class DataOptions:
         if self.is_custom and not own:
             return ["--task_name is required, or --train_file, --eval_file or --predict_file"]
         if self.is_custom:
-            return self._column_conflicts() + self._label_conflicts()
+            return self._column_conflicts() + self._division_conflicts() + self._label_conflicts()
         conflicts = [] if self.data_dir else ["--data_dir is required with --task_name"]
         if own:
             conflicts.append(f"--{own[0]} goes without --task_name, or with --task_name=custom")
         of_own = [name for name in OF_OWN_FILES if getattr(self, name) is not None]
         of_own += [] if self.header else ["noheader"]
         conflicts += [f"--{name} is for files of your own; a task has its own" for name in of_own]
+        conflicts += [
+            f"--{name} is for files of your own, which a task's are not; leave it out"
+            for name in ("test_split", "min_label_count")
+            if getattr(self, name)
+        ]
         return conflicts
 
     def _column_conflicts(self) -> list[str]:
         conflicts = []
-        for name in ("text_column", "text_b_column", "label_column", "id_column"):
-            column = getattr(self, name)
+        names = ("text_column", "text_b_column", "label_column", "id_column", "split_column")
+        columns = [(name, getattr(self, name)) for name in names]
+        columns += [("slice_column", column) for column in self.slice_column or ()]
+        for name, column in columns:
             if column is not None and re.fullmatch(r"[+-]?[0-9]+", column) and int(column) < 1:
                 conflicts.append(f"--{name}={column}: columns count from 1; pass 1 for the first")
         if self.delimiter is not None and len(self._delimiter() or "") != 1:
@@ -139,11 +195,56 @@ class DataOptions:
                 f" {self.text_b_column!r}; pass the two texts with a tab between them and"
                 " --text_b_column=2, or a .tsv file"
             )
+        return conflicts + self._template_conflicts()
+
+    def _template_conflicts(self) -> list[str]:
+        if self.text_template is None:
+            return []
+        conflicts = []
+        if self.text_column:
+            conflicts.append("--text_template and --text_column: both make the text; choose one")
+        if self.predict_file and _is_lines(self.predict_file):
+            conflicts.append(
+                f"--predict_file={self.predict_file}: lines have no columns for --text_template;"
+                " expected a .tsv, .csv or .jsonl file; or leave the template out and pass lines"
+                " that look as it makes them"
+            )
+        try:
+            _template(self.text_template)
+        except ValueError as error:
+            conflicts.append(
+                f"--text_template={self.text_template}: {error}; expected names of columns in"
+                " braces, '{title}: {body}' say"
+            )
+        return conflicts
+
+    def _division_conflicts(self) -> list[str]:
+        """Returns what does not go together of the flags that divide the training data."""
+        conflicts = []
+        divides = [name for name in ("eval_split", "test_split") if getattr(self, name)]
+        if divides and not self.train_file:
+            conflicts.append(f"--{divides[0]} divides the --train_file; pass that")
+        if self.eval_split + self.test_split >= 1:
+            conflicts.append(
+                f"--eval_split={self.eval_split:g} and --test_split={self.test_split:g} leave"
+                " nothing to train on; pass smaller shares"
+            )
+        if self.split_column and not divides:
+            conflicts.append("--split_column goes with --eval_split or --test_split")
+        if self.split_by == TIME and not self.split_column:
+            conflicts.append("--split_by=time: pass the column of the time, --split_column=...")
         return conflicts
 
     def _label_conflicts(self) -> list[str]:
         labels = list(self.labels or ())
-        found = [
+        found = []
+        if labels and self.min_label_count:
+            found.append(
+                "--labels and --min_label_count: both choose the labels; leave one of them out"
+            )
+        if not problems.is_one_line(self.other_label) or not self.other_label.strip():
+            found.append(f"--other_label={self.other_label}: expected a label, on one line")
+        found += [
             f"--labels: {label!r} has a tab or a line end; expected one line"
             for label in labels
             if not problems.is_one_line(label)
@@ -165,11 +266,12 @@ class DataOptions:
         if not self.is_custom:
             assert self.task_name
             return glue.find(self.task_name)
-        train = self._split(self.train_file) if self.train_file else None
+        train = self._training_split(self.train_file) if self.train_file else None
+        evaluated = self._evaluated_split(self.eval_file) if self.eval_file else None
         return Task(
             labels=tuple(self.labels) if self.labels else None,
             train=train,
-            dev={"": self._split(self.eval_file)} if self.eval_file else {},
+            dev={"": evaluated} if evaluated else {},
             test={"": self.texts(self.predict_file)} if self.predict_file else {},
             kind=self.problem_type,
             separator=self.label_separator,
@@ -179,6 +281,9 @@ class DataOptions:
         named = self.header or tables.is_json(path)
         usual_text: Column = USUAL_TEXT if named else FIRST
         usual_label: Column = USUAL_LABEL if named else SECOND
+        template = _template(self.text_template) if self.text_template else None
+        if template:
+            usual_text = template.columns[0]
         return Split(
             file=os.path.abspath(path),
             text_a=_column(self.text_column) if self.text_column else usual_text,
@@ -188,7 +293,20 @@ class DataOptions:
             index=_column(self.id_column) if self.id_column else None,
             quoting=self.quoting,
             delimiter=self._delimiter(),
+            template=template,
         )
+
+    def _evaluated_split(self, path: str) -> Split:
+        """A file whose rows are evaluated on: with the columns of slices."""
+        slices = tuple(map(_column, self.slice_column or ()))
+        return dataclasses.replace(self._split(path), slices=slices)
+
+    def _training_split(self, path: str) -> Split:
+        """A file to train on: with what it is divided by, and what its held-out rows need."""
+        if not (self.test_split or (self.eval_split and not self.eval_file)):
+            return self._split(path)
+        part_by = _column(self.split_column) if self.split_column else None
+        return dataclasses.replace(self._evaluated_split(path), part_by=part_by)
 
     def texts(self, path: str) -> Split:
         """Returns how texts alone are read: a text a line where the file is no table."""
@@ -215,3 +333,24 @@ def _is_lines(path: str) -> bool:
 def _column(column: str) -> Column:
     """A number from 1 as a position from 0; a name as it is."""
     return int(column) - 1 if re.fullmatch("[0-9]+", column) else column
+
+
+def _template(text: str) -> Template:
+    """Returns the template that a text with names of columns in braces is.
+
+    Raises:
+      ValueError: it has braces that do not close, or no column.
+    """
+    columns: list[Column] = []
+    between = [""]
+    for literal, name, form, conversion in string.Formatter().parse(text):
+        between[-1] += literal
+        if name is None:
+            continue
+        if form or conversion or not name.strip() or name == "0":
+            raise ValueError(f"{{{name}}} is no column")
+        columns.append(_column(name))
+        between.append("")
+    if not columns:
+        raise ValueError("no column in it")
+    return Template(tuple(columns), tuple(between))

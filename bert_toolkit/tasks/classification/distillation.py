@@ -148,13 +148,13 @@ class Distillation(Classification):
         if not isinstance(example, Lesson):
             nothing = {"teacher_logits": [0.0] * self.problem.outputs, "has_label": [0]}
             return [(one, {**label, **nothing}) for one, label in super().encode(example)]
-        (_, text_a, text_b, label, _), logits = example
+        text, logits = example
         features = {
-            "label_ids": self.problem.values(label),
+            "label_ids": self.problem.values(text.label),
             "teacher_logits": logits,
-            "has_label": [int(label is not None)],
+            "has_label": [int(text.label is not None)],
         }
-        return [(one, features) for one in self._reader.encode(text_a, text_b)]
+        return [(one, features) for one in self._reader.encode(text.text_a, text.text_b)]
 
     def copies(self) -> None:
         return None

@@ -14,6 +14,23 @@ Column = Union[int, str]
 
 
 @dataclasses.dataclass(frozen=True)
+class Template:
+    """A text made of several columns.
+
+    Attributes:
+      columns: in the order in which they are filled in.
+      between: what stands before, between and behind them; one more than columns.
+    """
+
+    columns: tuple[Column, ...]
+    between: tuple[str, ...]
+
+    def fill(self, values: Sequence[str]) -> str:
+        """Returns the text with the values of the columns."""
+        return "".join(itertools.chain(*zip(self.between, (*values, ""))))
+
+
+@dataclasses.dataclass(frozen=True)
 class Split:
     """A file of a data set; columns are names or positions, from 0, -1 for the last.
 
@@ -30,6 +47,9 @@ class Split:
       quoting: as in tables.TableFormat; GLUE's files have quotes as text.
       delimiter: as in tables.TableFormat.
       keep_blank: whether blank lines are rows, with empty texts, rather than left out.
+      template: what makes the first text of several columns, in place of text_a.
+      part_by: column that says which rows stay in one part when the data is divided.
+      slices: columns by which metrics are listed.
     """
 
     file: str
@@ -44,6 +64,9 @@ class Split:
     quoting: Optional[bool] = False
     delimiter: Optional[str] = None
     keep_blank: bool = False
+    template: Optional[Template] = None
+    part_by: Optional[Column] = None
+    slices: tuple[Column, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,6 +9,7 @@ from scipy import stats
 from sklearn import metrics
 
 from bert_toolkit.problems import MULTI, REGRESSION, SINGLE, Problem
+from bert_toolkit.tasks.classification.calibration import Calibration
 
 CALIBRATION_BINS = 15
 # Labels beyond which a confusion matrix is no picture any more.
@@ -42,7 +43,7 @@ def _single(problem: Problem, probabilities: np.ndarray, targets: np.ndarray) ->
         "accuracy": metrics.accuracy_score(targets, predicted),
         "matthews": metrics.matthews_corrcoef(targets, predicted),
         "calibration_error": calibration_error(probabilities, targets),
-        **_averages(targets, predicted, ids, ["macro"]),
+        **_averages(targets, predicted, ids, ["macro", "weighted"]),
     }
     if len(problem.labels) == 2:
         # As for GLUE: the second label is the positive one.
@@ -68,7 +69,7 @@ def _multi(problem: Problem, probabilities: np.ndarray, targets: np.ndarray) -> 
     found = {
         "accuracy": metrics.accuracy_score(targets, predicted),  # of all labels of a text at once
         "label_accuracy": float((targets == predicted).mean()),
-        **_averages(targets, predicted, range(len(problem.labels)), ["micro", "macro"]),
+        **_averages(targets, predicted, range(len(problem.labels)), ["micro", "macro", "weighted"]),
     }
     both = [label for label in range(targets.shape[1]) if len(set(targets[:, label])) == 2]
     if both:
@@ -114,6 +115,79 @@ def calibration_error(probabilities: np.ndarray, targets: np.ndarray) -> float:
     bins = np.minimum((sure * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
     distances = np.bincount(bins, sure - right, CALIBRATION_BINS)
     return float(np.abs(distances).sum() / len(targets))
+
+
+def of_part(problem: Problem, logits: np.ndarray, targets: np.ndarray) -> dict[str, Any]:
+    """Returns the metrics that a part of the data is judged by, the number of its rows first.
+
+    F1 is the mean over the labels that occur in the part, as true ones or as answers. Args as of
+    `score`.
+    """
+    probabilities = problem.probabilities(logits)
+    found: dict[str, Any] = {"rows": len(targets)}
+    if problem.kind == REGRESSION:
+        numbers = _numbers(problem, probabilities, targets)
+        found.update({name: numbers[name] for name in ("mean_absolute_error", "spearman")})
+    elif problem.kind == MULTI:
+        predicted = (probabilities >= 0.5).astype(int)
+        found["accuracy"] = metrics.accuracy_score(targets, predicted)
+        found["f1_micro"] = metrics.f1_score(targets, predicted, average="micro", zero_division=0)
+    else:
+        found.update(_right(targets, probabilities.argmax(-1)))
+    return {name: float(value) if name != "rows" else value for name, value in found.items()}
+
+
+def _right(targets: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
+    return {
+        "accuracy": metrics.accuracy_score(targets, predicted),
+        "f1_macro": metrics.f1_score(targets, predicted, average="macro", zero_division=0),
+    }
+
+
+def calibrated(
+    problem: Problem, found: Calibration, logits: np.ndarray, targets: np.ndarray
+) -> dict[str, Any]:
+    """Returns the metrics of the answers that a calibration makes, as predictions have them.
+
+    Those that are rejected count for nothing: "answered" is the share of the others. Args as of
+    `score`.
+    """
+    probabilities = found.probabilities(problem, logits)
+    scaled = logits / found.temperature
+    result: dict[str, Any] = {
+        "temperature": found.temperature,
+        "loss": float(problem.losses(scaled, targets).mean()),
+    }
+    if problem.kind == MULTI:
+        thresholds = [0.5] * len(problem.labels) if found.thresholds is None else found.thresholds
+        predicted = (probabilities >= np.array(thresholds)).astype(int)
+        ids = range(len(problem.labels))
+        result.update(accuracy=float(metrics.accuracy_score(targets, predicted)))
+        averages = _averages(targets, predicted, ids, ["micro", "macro", "weighted"])
+        result.update({name: float(value) for name, value in averages.items()})
+        columns = metrics.precision_recall_fscore_support(
+            targets, predicted, labels=list(ids), average=None, zero_division=0
+        )
+        result["labels"] = {
+            label: {
+                "threshold": float(threshold),
+                "precision": float(precision),
+                "recall": float(recall),
+                "f1": float(f1),
+                "rows": int(rows),
+            }
+            for label, threshold, precision, recall, f1, rows in zip(
+                problem.labels, thresholds, *columns
+            )
+        }
+        return result
+    result["calibration_error"] = calibration_error(probabilities, targets)
+    if found.reject_below:
+        answered = probabilities.max(-1) >= found.reject_below
+        result.update(reject_below=found.reject_below, answered=float(answered.mean()))
+        if answered.any():
+            result.update(_right(targets[answered], probabilities[answered].argmax(-1)))
+    return result
 
 
 # --- Reports for people ---

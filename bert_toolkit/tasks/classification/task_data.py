@@ -10,18 +10,20 @@ import numpy as np
 from absl import logging
 
 from bert_toolkit import problems
-from bert_toolkit.checkpoints import hugging_face, task_file
+from bert_toolkit.checkpoints import task_file
 from bert_toolkit.errors import UserError
 from bert_toolkit.io import files, tables
 from bert_toolkit.io.tables import BadRow
-from bert_toolkit.problems import MULTI, REGRESSION, SINGLE, Problem
+from bert_toolkit.problems import MULTI, REGRESSION, Problem
 from bert_toolkit.tasks.bad_rows import BadRows
-from bert_toolkit.tasks.classification import glue
+from bert_toolkit.tasks.classification import division, glue, labels
 from bert_toolkit.tasks.classification.data_options import DataOptions
-from bert_toolkit.tasks.classification.glue import Split, Task
+from bert_toolkit.tasks.classification.glue import Split, Task, Template
 
 # No name of a column is longer, in characters.
 LONGEST_NAME = 100
+# The ending of the results on the test part that --test_split divides off.
+TEST = "_test"
 # A label that is so much rarer than the most frequent one is told.
 RARE = 0.1
 
@@ -36,6 +38,8 @@ class Example(NamedTuple):
       label: a string, a tuple of strings where there may be several, or a number; None where it is
         to be predicted.
       line: where it stands in its file.
+      part_by: what --split_column says of it, where data is divided by that.
+      slices: what the columns of --slice_column say of it, where it may be evaluated on.
     """
 
     name: str
@@ -43,6 +47,8 @@ class Example(NamedTuple):
     text_b: Optional[str]
     label: Any
     line: int = 0
+    part_by: Optional[str] = None
+    slices: tuple[str, ...] = ()
 
     @property
     def is_blank(self) -> bool:
@@ -52,13 +58,23 @@ class Example(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-    """The examples that a run needs: those of splits that are not needed are not read."""
+    """The examples that a run needs: those of splits that are not needed are not read.
+
+    Attributes:
+      problem: what is predicted.
+      metric: what it is judged by.
+      train: the examples to train on; None if they are not needed.
+      dev: ending of the result files' names -> examples to evaluate on.
+      test: likewise, examples to predict.
+      other_label: the label that rare and unknown ones were joined into, if they were.
+    """
 
     problem: Problem
     metric: str
     train: Optional[list[Example]]
     dev: Mapping[str, list[Example]]
     test: Mapping[str, list[Example]]
+    other_label: Optional[str] = None
 
 
 class Wanted(NamedTuple):
@@ -72,13 +88,13 @@ class Wanted(NamedTuple):
 def load(
     task: Task, options: DataOptions, splits: Wanted, seed: int, model_dirs: Sequence[str]
 ) -> Data:
-    """Reads the splits that are asked for.
+    """Reads the splits that are asked for, and divides the training data where that is.
 
     Args:
       task: says where they are.
-      options: say what to do with bad rows and without a dev file.
+      options: say what to do with bad rows and how to divide the training data.
       splits: which to read.
-      seed: of the division by --eval_split.
+      seed: of the division, where there is no --split_seed, and of --max_train_examples.
       model_dirs: where a model may lie that was trained before, and knows its labels.
 
     Raises:
@@ -87,6 +103,7 @@ def load(
     train, dev, test = splits
     bad = BadRows(options.on_bad_row == "skip")
     directory = options.data_dir or ""
+    seed = seed if options.split_seed is None else options.split_seed
 
     def read(files_of: Mapping[str, Split]) -> dict[str, tuple[str, list[Example]]]:
         there = {
@@ -99,25 +116,40 @@ def load(
             for suffix, split in there.items()
         }
 
-    splits_own = dev and not task.dev
-    raw_train = read({"": task.train})[""] if task.train and (train or splits_own) else None
+    shares = division.Shares(
+        dev=0.0 if task.dev else options.eval_split,
+        test=options.test_split,
+    )
+    if dev and not task.dev and not any(shares):
+        raise UserError("nothing to evaluate on: pass --eval_file, or --eval_split=0.1")
+    of_train = train or (dev and any(shares)) or (test and bool(shares.test) and not task.test)
+    raw_train = read({"": task.train})[""] if task.train and of_train else None
     raw_dev = read(task.dev) if dev else {}
     raw_test = read(task.test) if test else {}
     if not bad.skip:
         bad.finish(options.output_dir)
-    problem = _problem(task, raw_train, model_dirs)
+    problem, other = labels.problem_of(task, raw_train, model_dirs, options)
     metric = task.metric or task_file.USUAL_METRIC[problem.kind]
 
     def labelled(raw: Optional[tuple[str, list[Example]]]) -> list[Example]:
-        return _labelled(*raw, problem, task, bad) if raw else []
+        return labels.labelled(*raw, problem, task, other, bad) if raw else []
 
     train_rows = labelled(raw_train)
     dev_rows = {suffix: labelled(raw) for suffix, raw in raw_dev.items()}
     test_rows = {suffix: rows for suffix, (_, rows) in raw_test.items()}
     bad.finish(options.output_dir)
-    if splits_own:
-        train_rows, dev_rows[""] = _divided(train_rows, options.eval_split, problem, seed)
-    return Data(problem, metric, train_rows if train else None, dev_rows, test_rows)
+    if raw_train and any(shares):
+        parts = division.divide(raw_train[0], train_rows, shares, problem, options, seed)
+        train_rows = parts.train
+        if dev and shares.dev:
+            dev_rows[""] = parts.dev
+        if dev and shares.test:
+            dev_rows[TEST] = parts.test
+        if test and shares.test and not task.test:
+            test_rows[""] = parts.test
+    if train and options.max_train_examples:
+        train_rows = division.sample(train_rows, options.max_train_examples, problem, seed)
+    return Data(problem, metric, train_rows if train else None, dev_rows, test_rows, other)
 
 
 # --- Reading ---
@@ -205,8 +237,8 @@ def _check_header(table: tables.Table, split: Split, examples: list[Example]) ->
                 f" {table.header_line} no header; pass --noheader if the file has none"
             )
     label = table.header[split.label] if isinstance(split.label, int) else ""
-    labels = {_as_stored(example.label, None, None) for example in examples} if label else set()
-    known = {problems.whole(name) for name in labels if isinstance(name, str)}
+    found = {labels.as_stored(example.label, None, None) for example in examples if label}
+    known = {problems.whole(name) for name in found if isinstance(name, str)}
     if problems.whole(label) in known or (
         problems.is_number(label) and known and all(map(problems.is_number, known))
     ):
@@ -232,6 +264,10 @@ def _example(table: tables.Table, line: int, fields: Any, split: Split, number: 
             raise BadRow(f"{column!r} is {tables.shorten(value)}; expected text")
         return value
 
+    def named(column: Any) -> str:
+        value = tables.cell(table, fields, column)
+        return "" if value is None else str(value).strip()
+
     label = None if split.label is None else tables.cell(table, fields, split.label)
     _check_label(label)
     name = str(number)
@@ -240,11 +276,33 @@ def _example(table: tables.Table, line: int, fields: Any, split: Split, number: 
         split.label is None or tables.has_column(table, fields, split.index)
     ):
         name = str(tables.cell(table, fields, split.index))
+    text_a = _filled(table, fields, split.template) if split.template else text(split.text_a)
     text_b = None if split.text_b is None else text(split.text_b)
-    example = Example(name, text(split.text_a), text_b, label, line)
+    example = Example(name, text_a, text_b, label, line)
     if not example.text_a.strip() and split.label is not None:
         raise BadRow("its text is empty")
-    return example
+    if split.part_by is not None:
+        example = example._replace(part_by=named(split.part_by))
+        if not example.part_by:
+            raise BadRow("nothing in the column of --split_column, by which the data is divided")
+    return example._replace(slices=tuple(named(column) for column in split.slices))
+
+
+def _filled(table: tables.Table, fields: Any, template: Template) -> str:
+    """Returns the text that a template makes of the columns of a row."""
+    values = []
+    for column in template.columns:
+        if not tables.has_column(table, fields, column) and not isinstance(fields, Mapping):
+            there = tables.listing(table.header) or f"{len(fields)}, numbered from 1"
+            wanted = repr(column) if isinstance(column, str) else f"number {column + 1}"
+            raise UserError(
+                f"--text_template: no column {wanted} in {table.name}; its columns: {there}"
+            )
+        value = tables.cell(table, fields, column)
+        if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+            raise BadRow(f"{column!r} is {tables.shorten(value)}; expected text")
+        values.append(str(value))
+    return template.fill(values)
 
 
 def _check_label(label: Any) -> None:
@@ -262,167 +320,10 @@ def _check_label(label: Any) -> None:
             )
 
 
-# --- Labels ---
-
-
-def _problem(task: Task, train: Any, directories: Sequence[str]) -> Problem:
-    """Returns what is to be predicted: declared, or known to a model, or seen in the data."""
-    known = task_file.read(directories, problems.KINDS) if train is None else None
-    if task.kind is not None and (task.labels is not None or task.kind == REGRESSION):
-        return in_order_of(known, Problem(task.kind, task.labels or ()))
-    if train is None:
-        if task.labels is not None:
-            return in_order_of(known, Problem(known.kind if known else SINGLE, task.labels))
-        if known is None:
-            raise UserError(
-                "the labels are not known: --output_dir holds no model trained by this program, and"
-                " --bert_dir no classifier; pass --labels, or --train_file to train one"
-            )
-        if task.kind not in (None, known.kind):
-            raise UserError(
-                f"--problem_type={task.kind}, but the model was trained for {known.kind}; leave the"
-                " flag out"
-            )
-        return known
-    kind = task.kind
-    if kind is None and any(isinstance(example.label, list) for example in train[1]):
-        kind = MULTI
-    labels = [_as_stored(example.label, kind, task.separator) for example in train[1]]
-    usable = [label for label in labels if label not in (None, ())]
-    if not usable:
-        raise UserError(f"{train[0]}: no row has a label")
-    if kind is None:
-        kind = problems.infer(usable).kind
-        kind = SINGLE if task.labels and kind == REGRESSION else kind
-    names = task.labels or problems.distinct(usable)
-    problem = Problem(kind, () if kind == REGRESSION else names)
-    _check_number(train[0], problem, len(usable))
-    if task.kind is None:
-        others = " or ".join(other for other in problems.KINDS if other != kind)
-        logging.info(
-            "%s: taken for %s%s; if it is not, pass --problem_type=%s",
-            train[0],
-            kind,
-            f" with {len(names)} labels ({tables.listing(names)})" if kind != REGRESSION else "",
-            others,
-        )
-    return problem
-
-
-def in_order_of(known: Optional[Problem], wanted: Problem) -> Problem:
-    """Returns a problem with its labels in the order of a trained model's outputs.
-
-    Raises:
-      UserError: the model was trained for others.
-    """
-    if known is None or not known.labels or not wanted.labels:
-        return wanted
-    numbers = tuple(map(str, range(len(known.labels))))
-    nameless = all(map(hugging_face.UNNAMED.fullmatch, known.labels))
-    if wanted.labels == numbers or (nameless and len(wanted.labels) == len(known.labels)):
-        return wanted
-    names = {label.lower(): label for label in wanted.labels}
-    there = [label.lower() for label in known.labels]
-    if sorted(names) != sorted(there):
-        raise UserError(
-            f"the labels asked for are {', '.join(wanted.labels)}, but the model was trained for"
-            f" {', '.join(known.labels)}; expected those, in any order, or a number for each from"
-            " 0; or use another model"
-        )
-    return dataclasses.replace(wanted, labels=tuple(names[label] for label in there))
-
-
-def _check_number(path: str, problem: Problem, rows: int) -> None:
-    if problem.kind == REGRESSION:
-        return
-    count = len(problem.labels)
-    if count < 2 and problem.kind == SINGLE:
-        raise UserError(
-            f"{path}: all rows have the label {problem.labels[0]!r}; expected two labels or more"
-        )
-    if count > 20 and count > rows / 2:
-        raise UserError(
-            f"{path}: {count:,} different labels in {rows:,} rows, such as {problem.labels[0]!r};"
-            " is --label_column right? For numbers, pass --problem_type=regression"
-        )
-
-
-def _as_stored(label: Any, kind: Optional[str], separator: Optional[str]) -> Any:
-    """A label as a string, or a tuple of strings where there may be several; None for no label."""
-    if label is None or label != label:  # NaN, which some programs write
-        return None
-    if isinstance(label, list):
-        return tuple(str(part).strip() for part in label)
-    text = str(label).strip()
-    if kind == MULTI:
-        return tuple(part.strip() for part in text.split(separator) if part.strip())
-    return text or None
-
-
 def store(directory: str, data: Data) -> None:
     """Writes what is predicted beside a model, for later runs."""
-    task_file.write(directory, data.problem, data.metric)
-
-
-def _labelled(
-    path: str, examples: list[Example], problem: Problem, task: Task, bad: BadRows
-) -> list[Example]:
-    """Returns the examples with the labels of the problem; those without are bad rows."""
-    labelled = []
-    for example in examples:
-        try:
-            label = _label(example.label, problem, task)
-            labelled.append(example._replace(label=label))
-        except BadRow as why:
-            bad.add(path, f"line {example.line}", str(why))
-    return labelled
-
-
-def _label(raw: Any, problem: Problem, task: Task) -> Any:
-    value = _as_stored(raw, problem.kind, task.separator)
-    if problem.kind == REGRESSION:
-        if not isinstance(value, str) or not problems.is_number(value):
-            raise BadRow(f"{_found(value)}, expected a number")
-        return float(value)
-    expected = ", ".join(problem.labels[:20]) + (", ..." if len(problem.labels) > 20 else "")
-    if value is None:
-        raise BadRow(f"no label, expected one of {expected}")
-    names = value if isinstance(value, tuple) else (value,)
-    names = tuple(task.synonyms.get(name, name) for name in names)
-    names = tuple(problem.spelled(name) for name in names)
-    unknown = [name for name in names if name not in problem.labels]
-    if unknown:
-        raise BadRow(f"{_found(unknown[0])}, expected one of {expected}")
-    if problem.kind == SINGLE and len(names) != 1:
-        raise BadRow(f"{len(names)} labels, expected one")
-    return names if problem.kind == MULTI else names[0]
-
-
-def _found(label: Any) -> str:
-    return "no label" if label is None else f"label {tables.shorten(label)}"
-
-
-def _divided(
-    examples: list[Example], share: float, problem: Problem, seed: int
-) -> tuple[list[Example], list[Example]]:
-    """Returns the examples to train on and those to evaluate on."""
-    from sklearn.model_selection import train_test_split
-
-    if not share:
-        raise UserError("nothing to evaluate on: pass --eval_file, or --eval_split=0.1")
-    labels = [example.label for example in examples] if problem.kind == SINGLE else None
-    if labels and min(collections.Counter(labels).values()) < 2:
-        rare = min(collections.Counter(labels).items(), key=lambda item: item[1])[0]
-        raise UserError(f"--eval_split: the label {rare!r} has one row, which cannot be divided")
-    try:
-        numbers = train_test_split(
-            np.arange(len(examples)), test_size=share, random_state=seed, stratify=labels
-        )
-    except ValueError as error:
-        raise UserError(f"--eval_split={share}: {error}") from None
-    first, second = ([examples[number] for number in sorted(part)] for part in numbers)
-    logging.info("%s rows to train on, %s to evaluate on", f"{len(first):,}", f"{len(second):,}")
-    return first, second
+    settings = {labels.OTHER_LABEL: data.other_label} if data.other_label else None
+    task_file.write(directory, data.problem, data.metric, settings)
 
 
 # --- What is worth knowing before training ---
@@ -431,7 +332,8 @@ def _divided(
 def describe(data: Data) -> list[str]:
     """Returns lines about the data that training may go wrong by."""
     lines = []
-    for name, rows in [("train", data.train), *((f"dev{s}", rows) for s, rows in data.dev.items())]:
+    dev = {"test" if suffix == TEST else f"dev{suffix}": rows for suffix, rows in data.dev.items()}
+    for name, rows in [("train", data.train), *dev.items()]:
         if rows:
             lines.append(f"{name}: {len(rows):,} rows, {label_counts(rows, data.problem)}")
     if not data.train:
@@ -439,11 +341,11 @@ def describe(data: Data) -> list[str]:
     seen = {(example.text_a, example.text_b) for example in data.train}
     if len(seen) < len(data.train):
         lines.append(f"train: {len(data.train) - len(seen):,} rows are repetitions of others")
-    for suffix, rows in data.dev.items():
+    for name, rows in dev.items():
         shared = sum((example.text_a, example.text_b) in seen for example in rows)
         if shared:
             lines.append(
-                f"dev{suffix}: {shared:,} rows are in the training data too; its metrics will be"
+                f"{name}: {shared:,} rows are in the training data too; its metrics will be"
                 " too good"
             )
     lines += _imbalance(data)
