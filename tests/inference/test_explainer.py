@@ -74,12 +74,13 @@ def test_shares_are_the_slopes_on_the_way_from_the_masks(explainer):
     special = (vocab["[CLS]"], vocab["[SEP]"])
     masked = [number if number in special else vocab["[MASK]"] for number in encoded.input_ids]
     assert len(masked) - masked.count(vocab["[MASK]"]) == 3
-    run = explainer._model.run_batch
-    [rows] = run(["word_embeddings"], [encoded, encoded._replace(input_ids=masked)])
+    fetch, its_features = explainer._model.fetch, [features(encoded)]
+    batch = its_features + [features(encoded._replace(input_ids=masked))]
+    [rows] = fetch(["word_embeddings"], batch)
     end, start = rows.reshape(2, len(masked), -1)
 
     def logit(states):
-        return run(["logits"], [encoded], word_embeddings=states)[0][0, LABELS.index(label)]
+        return fetch(["logits"], its_features, word_embeddings=states)[0][0, LABELS.index(label)]
 
     assert logit(end) == pytest.approx(found.logit, abs=1e-5)
     assert logit(start) == pytest.approx(found.baseline_logit, abs=1e-5)
