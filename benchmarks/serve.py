@@ -7,7 +7,8 @@ PYTHON is that of an environment with sentence-transformers, fastapi and uvicorn
 clients ask for the vector of one text at a time over loopback, as fast as they are answered, for
 --seconds. Texts are dev reviews; every tenth is eight of them joined. Server and clients share the
 machine. The ways take turns; printed are medians of --rounds: milliseconds that half and 99 % of
-requests take at most, and texts a second. The peer is FastAPI around encode(), each request by
+requests take at most, texts a second, and the server's processor time for a text, which says most
+where others use the machine. The peer is FastAPI around encode(), each request by
 itself in one of FastAPI's threads.
 """
 
@@ -114,22 +115,31 @@ class Caller(threading.Thread):
         connection.close()
 
 
-def load(port: int, texts: list[str], clients: int, seconds: float) -> tuple[float, float, float]:
-    """Returns the median and the 99th percentile of latencies in ms, and texts a second."""
+def processor_seconds(process: int) -> float:
+    """Returns what a process has used of the processor."""
+    fields = pathlib.Path(f"/proc/{process}/stat").read_text(encoding="utf-8").split()
+    return (int(fields[13]) + int(fields[14])) / os.sysconf("SC_CLK_TCK")
+
+
+def load(
+    process: int, port: int, texts: list[str], clients: int, seconds: float
+) -> tuple[float, float, float, float]:
+    """Returns p50 and p99 of latencies in ms, texts a second, and processor ms for a text."""
     stop = threading.Event()
     callers = [Caller(port, texts, n * 97, stop) for n in range(clients)]
-    start = time.perf_counter()
+    start, used = time.perf_counter(), processor_seconds(process)
     for caller in callers:
         caller.start()
     time.sleep(seconds)
     stop.set()
     for caller in callers:
         caller.join()
-    took = time.perf_counter() - start
+    took, used = time.perf_counter() - start, processor_seconds(process) - used
     latencies = np.array([each for caller in callers for each in caller.seconds])
     assert not sum(caller.failures for caller in callers)
     middle, high = np.percentile(latencies, [50, 99]) * 1000
-    return float(middle), float(high), len(latencies) / took
+    count = len(latencies)
+    return float(middle), float(high), count / took, 1000 * used / count
 
 
 def vectors(port: int, texts: list[str]) -> np.ndarray:
@@ -161,22 +171,26 @@ def main() -> None:
     answers = {}
     for turn in range(arguments.rounds):
         for way, command in ways.items():
-            with started(command, port, stderr=subprocess.DEVNULL):
+            with started(command, port, stderr=subprocess.DEVNULL) as process:
                 answers[way] = vectors(port, texts[:20])
                 for clients in map(int, arguments.clients.split(",")):
-                    load(port, texts, clients, 1.0)
-                    found[way, clients].append(load(port, texts, clients, arguments.seconds))
-                    middle, high, rate = found[way, clients][-1]
+                    load(process.pid, port, texts, clients, 1.0)
+                    found[way, clients].append(
+                        load(process.pid, port, texts, clients, arguments.seconds)
+                    )
+                    middle, high, rate, used = found[way, clients][-1]
                     print(
-                        f"round {turn + 1}  {way:<18}{clients:>3} clients  p50 {middle:8.1f} ms"
-                        f"  p99 {high:8.1f} ms  {rate:7.1f} texts/s",
+                        f"round {turn + 1}  {way:<21}{clients:>3} clients  p50 {middle:8.1f} ms"
+                        f"  p99 {high:8.1f} ms  {rate:7.1f} texts/s  {used:5.1f} processor ms",
                         flush=True,
                     )
     print(f"\n{table.machine()}; medians of {arguments.rounds} rounds")
-    print("| way | clients | p50 ms | p99 ms | texts/s |\n|---|---|---|---|---|")
+    print("| way | clients | p50 ms | p99 ms | texts/s | processor ms |\n|---|---|---|---|---|---|")
     medians = {key: [statistics.median(row) for row in zip(*rows)] for key, rows in found.items()}
-    for (way, clients), (middle, high, rate) in sorted(medians.items(), key=lambda row: row[0][1]):
-        print(f"| {way} | {clients} | {middle:.1f} | {high:.1f} | {rate:.1f} |")
+    for (way, clients), (middle, high, rate, used) in sorted(
+        medians.items(), key=lambda row: row[0][1]
+    ):
+        print(f"| {way} | {clients} | {middle:.1f} | {high:.1f} | {rate:.1f} | {used:.1f} |")
     first = next(iter(answers))
     for way, values in answers.items():
         print(f"{way}: largest difference to {first} {np.abs(values - answers[first]).max():.1e}")

@@ -14,6 +14,7 @@ import bert_toolkit
 from bert_toolkit.checkpoints import checkpoint_files, task_file
 from bert_toolkit.commands import explain
 from bert_toolkit.errors import UserError
+from bert_toolkit.inference.encoder import features
 from bert_toolkit.problems import MULTI, REGRESSION, SINGLE, Problem
 
 TEXT = "The word was  with Göd, un-wanted"
