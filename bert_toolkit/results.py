@@ -15,6 +15,24 @@ class Prediction(NamedTuple):
     probabilities: dict[str, float]
 
 
+class Candidate(NamedTuple):
+    """What may stand in place of a [MASK].
+
+    Attributes:
+      word: the pieces, joined.
+      pieces: WordPiece tokens.
+      probability: of the piece at this [MASK]; of several pieces the product of each one's, given
+        the text and the pieces before it, with [MASK] at those after it. Other [MASK]s of the text
+        stay.
+      text: with the word in place of this [MASK].
+    """
+
+    word: str
+    pieces: tuple[str, ...]
+    probability: float
+    text: str
+
+
 class Entity(NamedTuple):
     """An entity of a text.
 

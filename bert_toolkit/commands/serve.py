@@ -1,10 +1,11 @@
-r"""Serves models over HTTP: vectors, labels, entities, answers.
+r"""Serves models over HTTP: vectors, labels, entities, answers, words for [MASK].
 
 Reads   model directories (--model_dir, once for each): the output of a stage or Hugging Face's
-        layout. What a model was fine-tuned for decides what it answers; any other gives vectors.
-Serves  POST /v1/models/NAME/encode, classify, tag or answer; /v1/embeddings as OpenAI's clients
-        send it; /v1/models/NAME:predict as TensorFlow Serving's; a page to try at /, the API's
-        description at /docs, /healthz, /readyz and /metrics.
+        layout. What a model was fine-tuned for decides what it answers; any other gives vectors,
+        or with --fill_mask_dir words for [MASK].
+Serves  POST /v1/models/NAME/encode, classify, tag, answer or fill; /v1/embeddings as OpenAI's
+        clients send it; /v1/models/NAME:predict as TensorFlow Serving's; a page to try at /, the
+        API's description at /docs, /healthz, /readyz and /metrics.
 
 Requests that come together are computed together. SIGTERM answers what was asked, and ends.
 
@@ -18,7 +19,7 @@ import dataclasses
 import importlib.util
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, ClassVar, Optional
 
 from absl import logging
@@ -39,7 +40,11 @@ class Options:
         (),
         "A model directory, or NAME=DIR; once for each model. Without a name it has that of the"
         " directory. In a directory of directories with numbers, the highest is served.",
-        required=True,
+        repeated=True,
+    )
+    fill_mask_dir: Sequence[str] = option(
+        (),
+        "A pretrained model that fills [MASK], by its masked-LM head; else as --model_dir.",
         repeated=True,
     )
     max_seq_length: Optional[int] = option(
@@ -93,7 +98,7 @@ class Options:
     )
 
     GROUPS: ClassVar = {
-        "Models": ("model_dir", "max_seq_length", "pooling", "normalize", "watch"),
+        "Models": ("model_dir", "fill_mask_dir", "max_seq_length", "pooling", "normalize", "watch"),
         "Server": ("host", "port", "workers", "token_file"),
         "Batches": ("batch_tokens", "batch_wait_ms", "max_queue"),
         "Limits of a request": ("max_texts", "max_characters", "max_bytes", "timeout"),
@@ -101,6 +106,8 @@ class Options:
 
     def __post_init__(self):
         conflicts = []
+        if not (self.model_dir or self.fill_mask_dir):
+            conflicts.append("--model_dir is required (or --fill_mask_dir)")
         if self.max_queue < self.max_texts:
             conflicts.append(
                 f"--max_queue={self.max_queue}, but a request may have --max_texts="
@@ -128,7 +135,9 @@ def run(options: Options) -> None:
         )
     from bert_toolkit.serving import sockets, workers
 
-    directories, token = directories_of(options.model_dir), token_of(options.token_file)
+    directories = directories_of(options.model_dir, "model_dir")
+    fill_directories = directories_of(options.fill_mask_dir, "fill_mask_dir", directories)
+    token = token_of(options.token_file)
     bound = sockets.bind(options.host, options.port)
     if token is None and options.host not in ("127.0.0.1", "::1", "localhost"):
         logging.warning(
@@ -139,7 +148,8 @@ def run(options: Options) -> None:
     def serve(tell: Callable[[], None]) -> None:
         from bert_toolkit.serving import server
 
-        server.serve(settings_of(options, directories, token), bound, tell)
+        settings = settings_of(options, directories, fill_directories, token)
+        server.serve(settings, bound, tell)
 
     if options.workers > 1:
         workers.run(options.workers, serve)
@@ -165,8 +175,13 @@ def token_of(path: Optional[str]) -> Optional[str]:
     return token
 
 
-def directories_of(texts: Sequence[str]) -> dict[str, str]:
+def directories_of(texts: Sequence[str], flag: str, others: Collection[str] = ()) -> dict[str, str]:
     """Returns the directories of models by their names: of NAME=DIR, or of DIR, its last part.
+
+    Args:
+      texts: what was given.
+      flag: with which.
+      others: names that are taken.
 
     Raises:
       UserError: a name is none, or of two, or there is no such directory.
@@ -178,20 +193,25 @@ def directories_of(texts: Sequence[str]) -> dict[str, str]:
             name, directory = os.path.basename(os.path.abspath(text)), text
         if not re.fullmatch(r"[\w.-]{1,100}", name, re.ASCII):
             raise UserError(
-                f"--model_dir={text}: {name!r} is no name for a model; expected letters, digits and"
-                " ._-; write --model_dir=NAME=DIR"
+                f"--{flag}={text}: {name!r} is no name for a model; expected letters, digits and"
+                f" ._-; write --{flag}=NAME=DIR"
             )
-        if name in found:
+        if name in found or name in others:
             raise UserError(
-                f"--model_dir={text}: a second model named {name}; write --model_dir=NAME=DIR"
+                f"--{flag}={text}: a second model named {name}; write --{flag}=NAME=DIR"
             )
         if not files.is_directory(directory):
-            raise UserError(f"--model_dir={text}: no such directory")
+            raise UserError(f"--{flag}={text}: no such directory")
         found[name] = directory
     return found
 
 
-def settings_of(options: Options, directories: dict[str, str], token: Optional[str]) -> Any:
+def settings_of(
+    options: Options,
+    directories: dict[str, str],
+    fill_directories: dict[str, str],
+    token: Optional[str],
+) -> Any:
     """Returns what to serve, and how."""
     from bert_toolkit.serving.asking import RequestLimits
     from bert_toolkit.serving.batching import Limits
@@ -200,6 +220,7 @@ def settings_of(options: Options, directories: dict[str, str], token: Optional[s
 
     return ServerSettings(
         directories=directories,
+        fill_directories=fill_directories,
         model=ModelSettings(options.max_seq_length, options.pooling, options.normalize),
         batches=Limits(options.batch_tokens, options.batch_wait_ms / 1000, options.max_queue),
         requests=RequestLimits(options.max_texts, options.max_characters, options.timeout),

@@ -18,30 +18,13 @@ from absl import logging
 from bert_toolkit.errors import UserError
 from bert_toolkit.inference.encoder import batches, features
 from bert_toolkit.inference.pretrained import PretrainedModel, masked_lm
+from bert_toolkit.results import Candidate
 from bert_toolkit.text.encoding import Encoded
 from bert_toolkit.text.tokenizer_rules import is_special
 from tokenization import MASK, UNKNOWN, FullTokenizer
 
 # Beginnings of words that the search for words of several pieces goes on with, at least.
 BEAM = 10
-
-
-class Candidate(NamedTuple):
-    """What may stand in place of a [MASK].
-
-    Attributes:
-      word: the pieces, joined.
-      pieces: WordPiece tokens.
-      probability: of the piece at this [MASK]; of several pieces the product of each one's, given
-        the text and the pieces before it, with [MASK] at those after it. Other [MASK]s of the text
-        stay.
-      text: with the word in place of this [MASK].
-    """
-
-    word: str
-    pieces: tuple[str, ...]
-    probability: float
-    text: str
 
 
 class FillMask(PretrainedModel):

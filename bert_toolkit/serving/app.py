@@ -98,6 +98,8 @@ def _add_kind(app: FastAPI, asker: Asker, kind: Kind) -> None:
         ]
         results, _ = await asker.ask(model, items, request, kind.asked)
         plain = kind.plain
+        if kind is kinds.FILL:
+            plain = functools.partial(kinds.candidates, top_k=body.top_k)
         if kind is kinds.ENCODE:
             plain = functools.partial(openai_form.vector, encoding_format=body.encoding_format)
         return refusals.json({"model": name, kind.answered: list(map(plain, results))})
@@ -229,6 +231,7 @@ _EXPECTED = {
     "dict_type": "expected an object",
     "model_attributes_type": "expected an object",
     "extra_forbidden": "no such field; leave it out",
+    "string_pattern_mismatch": "no [MASK] in it; expected one or more",
     "int_type": "expected a whole number",
     "int_parsing": "expected a whole number",
 }

@@ -9,6 +9,7 @@ from typing import Any
 from absl import logging
 from starlette.requests import Request
 
+from bert_toolkit.errors import UserError
 from bert_toolkit.serving.batching import ClosedError, QueueFullError
 from bert_toolkit.serving.kinds import Kind
 from bert_toolkit.serving.models import ServedModel
@@ -140,5 +141,7 @@ def _result(future: asyncio.Future, model: ServedModel) -> Sequence[Any]:
     error = future.exception()
     if error is None:
         return future.result()
+    if isinstance(error, UserError):
+        raise RefusedError(422, str(error))
     logging.error("%s: %s: %s", model.name, type(error).__name__, error)
     raise RefusedError(500, f"model {model.name!r}: cannot compute this; the server's log has why")

@@ -21,7 +21,7 @@ from typing import Any, Optional, Union
 import numpy as np
 
 from bert_toolkit.errors import UserError
-from bert_toolkit.results import Answer, Entity, Prediction
+from bert_toolkit.results import Answer, Candidate, Entity, Prediction
 
 Text = Union[str, tuple[str, str]]
 _AGAIN = (429, 503)  # the server is busy, or stops and another takes its place
@@ -67,6 +67,16 @@ class Client:
         rows = self._ask("classify", "texts", "predictions", texts, model)
         return [Prediction(**row) for row in rows]
 
+    def fill(
+        self, texts: Sequence[str], top_k: int = 5, model: Optional[str] = None
+    ) -> list[list[list[Candidate]]]:
+        """Returns the candidates for each [MASK] of each text, as FillMask.fill does."""
+        rows = self._ask("fill", "texts", "masks", texts, model, top_k=top_k)
+        return [
+            [[Candidate(**{**one, "pieces": tuple(one["pieces"])}) for one in mask] for mask in row]
+            for row in rows
+        ]
+
     def tag(self, texts: Sequence[str], model: Optional[str] = None) -> list[list[Entity]]:
         """Returns the entities of each text, as TokenClassifier.tag does."""
         rows = self._ask("tag", "texts", "entities", texts, model)
@@ -106,7 +116,7 @@ class Client:
         answered: str,
         items: Sequence[Any],
         model: Optional[str],
-        **more: str,
+        **more: Any,
     ) -> list[Any]:
         """Returns the answers to items, asked in as many requests as the server's limits need."""
         if isinstance(items, str):

@@ -6,18 +6,21 @@ Another kind is another row: its request and reply, how it is loaded, and what i
 import dataclasses
 import os
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, Optional, Union
+from typing import Annotated, Any, Literal, Optional, Union
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from bert_toolkit import problems
 from bert_toolkit.checkpoints import task_file
 from bert_toolkit.inference.encoder import Encoder, TextModel
+from bert_toolkit.inference.fill_mask import FillMask
 from bert_toolkit.inference.question_answerer import QuestionAnswerer
 from bert_toolkit.inference.text_classifier import TextClassifier
 from bert_toolkit.inference.token_classifier import TokenClassifier
 from bert_toolkit.tasks import best_model
 
+# Candidates for a [MASK] that are computed: a request may have the best of them.
+MOST_CANDIDATES = 20
 VectorFormat = Literal["float", "base64"]  # base64 is of float32, little-endian
 
 
@@ -53,6 +56,15 @@ class EncodeRequest(TextsRequest):
     """Texts, and how to write their vectors."""
 
     encoding_format: VectorFormat = "float"
+
+
+class FillRequest(_Request):
+    """Texts with [MASK] in them, and how many candidates each [MASK] gets."""
+
+    texts: list[Annotated[str, Field(pattern=r"\[MASK\]")]] = Field(
+        examples=[["The train to [MASK] is late."]]
+    )
+    top_k: int = Field(5, ge=1, le=MOST_CANDIDATES)
 
 
 class TagRequest(_Request):
@@ -93,6 +105,22 @@ class ClassifyReply(BaseModel):
 
     model: str
     predictions: list[PredictionReply]
+
+
+class CandidateReply(BaseModel):
+    """See bert_toolkit.results.Candidate."""
+
+    word: str
+    pieces: list[str]
+    probability: float
+    text: str
+
+
+class FillReply(BaseModel):
+    """The candidates for each [MASK] of each text, in order, the best first."""
+
+    model: str
+    masks: list[list[list[CandidateReply]]]
 
 
 class EntityReply(BaseModel):
@@ -140,11 +168,12 @@ class Kind:
       asked: the field of requests that has the items.
       answered: the field of replies that has their answers.
       request, reply: of the API.
-      problems: the kinds of problems.Problem that it is for.
+      problems: the kinds of problems.Problem that it is for; none of one that is asked for by name.
       load: (directory, settings) -> a model.
       compute: (model, items, batch size) -> a result for each item.
       plain: a result -> what JSON has of it.
       cuts: whether longer items are cut, rather than read in windows.
+      example: an item, to begin with.
     """
 
     verb: str
@@ -157,6 +186,7 @@ class Kind:
     compute: Callable[[Any, Sequence[Any], int], Sequence[Any]]
     plain: Callable[[Any], Any]
     cuts: bool
+    example: Any = ""
 
     def tokens(self, model: TextModel, item: Any) -> int:
         """Returns the length of an item in tokens, as the model reads it."""
@@ -167,6 +197,11 @@ class Kind:
 
 def _as_dict(result: Any) -> dict[str, Any]:
     return result._asdict()
+
+
+def candidates(masks: Sequence[Sequence[Any]], top_k: int = 5) -> list[list[dict[str, Any]]]:
+    """Returns the best candidates for each [MASK] of a text."""
+    return [list(map(_as_dict, one[:top_k])) for one in masks]
 
 
 ENCODE = Kind(
@@ -195,6 +230,21 @@ CLASSIFY = Kind(
     plain=_as_dict,
     cuts=True,
 )
+FILL = Kind(
+    verb="fill",
+    asked="texts",
+    answered="masks",
+    request=FillRequest,
+    reply=FillReply,
+    problems=(),
+    load=lambda directory, settings: FillMask(directory, **settings.length()),
+    compute=lambda model, texts, size: model.fill(
+        texts, MOST_CANDIDATES, batch_size=size, names=["text"] * len(texts)
+    ),
+    plain=candidates,
+    cuts=True,
+    example="[MASK]",
+)
 TAG = Kind(
     verb="tag",
     asked="texts",
@@ -218,8 +268,9 @@ ANSWER = Kind(
     compute=lambda model, questions, size: model.answer_all(questions, size),
     plain=_as_dict,
     cuts=False,
+    example=("", ""),
 )
-KINDS = (ENCODE, CLASSIFY, TAG, ANSWER)
+KINDS = (ENCODE, CLASSIFY, FILL, TAG, ANSWER)
 
 
 def kind_of(directory: str) -> Kind:

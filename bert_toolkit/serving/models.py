@@ -29,9 +29,23 @@ class ServedModel:
     """
 
     def __init__(
-        self, name: str, directory: str, settings: ModelSettings, limits: Limits, metrics: Metrics
+        self,
+        name: str,
+        directory: str,
+        settings: ModelSettings,
+        limits: Limits,
+        metrics: Metrics,
+        kind: Optional[kinds.Kind] = None,
     ):
         """Loads the newest model of a directory, and computes once with it.
+
+        Args:
+          name: its name in requests.
+          directory: where it, or its versions, lie.
+          settings: how it is loaded.
+          limits: of its batches and its queue.
+          metrics: to count in.
+          kind: what it does, if that is not for its files to say.
 
         Raises:
           UserError: there is none, or it cannot be used.
@@ -39,7 +53,8 @@ class ServedModel:
         self.name, self._directory, self._settings = name, directory, settings
         self._budget = limits.batch_tokens
         self._there = versions.newest(directory)
-        self.kind = kinds.kind_of(self._there.directory)
+        self._wanted = kind
+        self.kind = kind or kinds.kind_of(self._there.directory)
         self._model = self._load(self._there)
         self._items = metrics.batch_items.labels(name)
         self._tokens = metrics.batch_tokens.labels(name)
@@ -49,8 +64,7 @@ class ServedModel:
     def _load(self, version: versions.Version) -> Any:
         with arguments_named(bert_dir="--model_dir", max_seq_length="--max_seq_length"):
             model = self.kind.load(version.directory, self._settings)
-        example = "" if self.kind is not kinds.ANSWER else ("", "")
-        self.kind.compute(model, [example], 1)  # the first call is a slow one
+        self.kind.compute(model, [self.kind.example], 1)  # the first call is a slow one
         self.version, self.loaded = version.name, int(time.time())
         return model
 
@@ -93,7 +107,7 @@ class ServedModel:
         Raises:
           UserError: it cannot be used; all stays as it is.
         """
-        kind = kinds.kind_of(version.directory)
+        kind = self._wanted or kinds.kind_of(version.directory)
         if kind is not self.kind:
             raise UserError(
                 f"{version.directory}: a model to {kind.verb}; expected one to {self.kind.verb}, as"

@@ -11,7 +11,7 @@ from absl import logging
 from fastapi import FastAPI
 
 from bert_toolkit.serving import app as application
-from bert_toolkit.serving import sockets
+from bert_toolkit.serving import kinds, sockets
 from bert_toolkit.serving.asking import Asker, RequestLimits
 from bert_toolkit.serving.batching import Limits
 from bert_toolkit.serving.kinds import ModelSettings
@@ -30,6 +30,7 @@ class ServerSettings:
 
     Attributes:
       directories: of models, by their names.
+      fill_directories: of pretrained models that fill [MASK], likewise.
       model: how they are loaded.
       batches: sizes of batches and of the queue.
       requests: what a request may ask.
@@ -39,6 +40,7 @@ class ServerSettings:
     """
 
     directories: Mapping[str, str]
+    fill_directories: Mapping[str, str] = dataclasses.field(default_factory=dict)
     model: ModelSettings = ModelSettings()
     batches: Limits = Limits()
     requests: RequestLimits = RequestLimits()
@@ -63,8 +65,11 @@ def serve(
     _quiet_warnings()
     counted = Metrics()
     models: list[ServedModel] = []
+    how = (settings.model, settings.batches, counted)
     for name, directory in settings.directories.items():
-        models.append(ServedModel(name, directory, settings.model, settings.batches, counted))
+        models.append(ServedModel(name, directory, *how))
+    for name, directory in settings.fill_directories.items():
+        models.append(ServedModel(name, directory, *how, kinds.FILL))
     asker = Asker({model.name: model for model in models}, settings.requests)
     app = application.create(asker, counted, settings.token, settings.max_bytes)
     watcher = Watcher(models) if settings.watch else None

@@ -27,7 +27,7 @@ _PAIR, _QUESTION = ("text_a", "text_b"), ("question", "context")
 
 def items(request: PredictRequest, model: ServedModel) -> list[Any]:
     """Returns what to ask the model."""
-    answers, tags = model.kind is kinds.ANSWER, model.kind is kinds.TAG
+    answers, alone = model.kind is kinds.ANSWER, model.kind in (kinds.TAG, kinds.FILL)
     found: list[Any] = []
     for place, instance in enumerate(request.instances):
         keys = () if isinstance(instance, str) else tuple(sorted(instance))
@@ -37,11 +37,11 @@ def items(request: PredictRequest, model: ServedModel) -> list[Any]:
             found.append(instance["text"])  # type: ignore[index]
         elif keys == tuple(sorted(_QUESTION)) and answers:
             found.append(tuple(instance[key] for key in _QUESTION))  # type: ignore[index]
-        elif keys == _PAIR and not answers and not tags:
+        elif keys == _PAIR and not answers and not alone:
             found.append(tuple(instance[key] for key in _PAIR))  # type: ignore[index]
         else:
             expected = "question and context" if answers else "a text, or an object with text"
-            expected += "" if answers or tags else " or with text_a and text_b"
+            expected += "" if answers or alone else " or with text_a and text_b"
             raise RefusedError(422, f"instances[{place}]: expected {expected}")
     return found
 

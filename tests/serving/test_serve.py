@@ -26,11 +26,13 @@ TEXTS = [
     "a cry of sorrow and wrath in the house of violence " * 5,
     ("a song of joy", "and peace"),
 ]
+MASKED = ["the [MASK] rejoice", "[MASK] and [MASK]", "a [MASK] of joy"]
 QUESTIONS = [
     ("who rejoice", "the people rejoice with gladness"),
     ("what is blessed", "blessed is the house of mercy " * 30),
     ("", ""),
 ]
+VERBS_SERVED = [*VERBS.values(), "fill"]
 LIMITS = ["--max_texts=20", "--max_characters=2000", "--max_bytes=30000"]
 
 
@@ -43,6 +45,7 @@ def directories(tmp_path_factory):
 @pytest.fixture(scope="module")
 def url(directories):
     flags = [f"--model_dir={directory}" for directory in directories.values()]
+    flags.append(f"--fill_mask_dir=filler={directories['encoder']}")
     with server(*flags, *LIMITS, "--max_seq_length=32") as (_, address):
         yield address
 
@@ -79,6 +82,8 @@ def in_python(directories):
         loader, ask, items = made[verb]
         with loader(str(directories[name]), max_seq_length=32) as model:
             expected[verb] = [(item, plain(ask(model, item))) for item in items]
+    with bert_toolkit.FillMask(str(directories["encoder"]), max_seq_length=32) as model:
+        expected["fill"] = [(text, plain(model.fill([text])[0])) for text in MASKED]
     return expected
 
 
@@ -137,13 +142,16 @@ def test_every_item_has_its_answer_in_order(url, in_python):
         ("encoder/encode", {"texts": ["a", ["b" * 1000, "c" * 1001]]}, 413, "texts[1]: 2,001 characters; expected at most 2,000; cut it into parts"),
         ("encoder/encode", b" " * 30001, 413, "the body has more than 30,000 bytes; send texts in several requests"),
         ("encoder/classify", {"texts": ["a"]}, 404, "model 'encoder' does not classify; use /v1/models/encoder/encode"),
-        ("nobody/encode", {"texts": ["a"]}, 404, "model 'nobody': not served here; served are encoder, classifier, tagger, answerer"),
+        ("nobody/encode", {"texts": ["a"]}, 404, "model 'nobody': not served here; served are encoder, classifier, tagger, answerer, filler"),
         ("..%2f..%2fetc%2fpasswd/encode", {"texts": ["a"]}, 404, "POST /v1/models/../../etc/passwd/encode: no such path; /docs lists those there are"),
         ("tagger/tag", {"texts": [["a", "pair"]]}, 422, "texts[0]: expected a string"),
         ("answerer/answer", {"questions": [{"question": "a"}]}, 422, "questions[0].context: missing"),
         ("classifier:predict", {"instances": [{"words": "a"}]}, 422, "instances[0]: expected a text, or an object with text or with text_a and text_b"),
         ("answerer:predict", {"instances": ["a"]}, 422, "instances[0]: expected question and context"),
-        ("nobody:predict", {"instances": ["a"]}, 404, "model 'nobody': not served here; served are encoder, classifier, tagger, answerer"),
+        ("filler/fill", {"texts": ["a [MASK]", "a word"]}, 422, "texts[1]: no [MASK] in it; expected one or more"),
+        ("filler/fill", {"texts": ["[MASK]"], "top_k": 0}, 422, "top_k: input should be greater than or equal to 1"),
+        ("filler:predict", {"instances": ["a word"]}, 422, "text: no [MASK] in it; expected one or more to fill"),
+        ("nobody:predict", {"instances": ["a"]}, 404, "model 'nobody': not served here; served are encoder, classifier, tagger, answerer, filler"),
     ],
 )  # fmt: skip
 def test_refusals(url, path, body, status, sentence):
@@ -174,7 +182,7 @@ def test_what_openais_clients_send(url, in_python):
     [row] = json.loads(content)["data"]
     assert_same(row["embedding"], expected)
     _, content, _ = call(f"{url}/v1/models")
-    assert [one["id"] for one in json.loads(content)["data"]] == list(TASKS)
+    assert [one["id"] for one in json.loads(content)["data"]] == [*TASKS, "filler"]
 
 
 @pytest.mark.parametrize(
@@ -231,10 +239,10 @@ def test_what_looks_after_the_server(url):
     assert page.startswith(b"<!doctype html>")
     assert "connect-src 'self'" in headers["Content-Security-Policy"]
     assert b"://" not in page  # nothing from elsewhere
-    for verb in VERBS.values():  # it knows every kind
+    for verb in VERBS_SERVED:  # it knows every kind
         assert f"\n  {verb}: {{\n".encode() in page
     paths = json.loads(call(f"{url}/openapi.json")[1])["paths"]
-    assert {f"/v1/models/{{name}}/{verb}" for verb in VERBS.values()} <= paths.keys()
+    assert {f"/v1/models/{{name}}/{verb}" for verb in VERBS_SERVED} <= paths.keys()
     numbers = call(f"{url}/metrics")[1].decode()
     assert 'bert_request_seconds_count{path="/v1/models/{name}/encode",status="200"}' in numbers
     assert 'bert_batch_tokens_sum{model="encoder"}' in numbers
@@ -302,9 +310,10 @@ def _children(process):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ([], "--model_dir is required"),
+        ([], "--model_dir is required (or --fill_mask_dir)"),
         (["--model_dir=nowhere"], "--model_dir=nowhere: no such directory"),
         (["--model_dir=m", "--model_dir=b/m"], "--model_dir=b/m: a second model named m; write --model_dir=NAME=DIR"),
+        (["--model_dir=m", "--fill_mask_dir=m"], "--fill_mask_dir=m: a second model named m; write --fill_mask_dir=NAME=DIR"),
         (["--model_dir=a model"], "--model_dir=a model: 'a model' is no name for a model; expected letters, digits and ._-; write --model_dir=NAME=DIR"),
         (["--model_dir=m", "--host=999.1.1.1"], "--host=999.1.1.1 --port=0: Name or service not known; pass another --port (0 for any that is free), or another --host"),
         (["--model_dir=m", "--max_queue=3"], "--max_queue=3, but a request may have --max_texts=256; pass at least that"),
