@@ -25,7 +25,7 @@ from absl import logging
 from bert_toolkit import cli
 from bert_toolkit.io import files, tfrecord
 from bert_toolkit.io.progress import duration, size
-from bert_toolkit.options import RuleOptions, TokenizerOptions, check, option, show_examples_option
+from bert_toolkit.options import RuleOptions, TokenizerOptions, check, option
 from bert_toolkit.pretraining import corpus, forecast, masking, shard_runs, shards
 from bert_toolkit.pretraining.shards import Recipe, Shard, Summary
 from bert_toolkit.text import shown, tokenizer_rules
@@ -115,7 +115,12 @@ class Options(TokenizerOptions):
         "Choose the masked tokens now. Without, run_pretraining.py chooses them anew in every"
         " epoch: the files are smaller, and one copy of the text is enough.",
     )
-    show_examples: int = show_examples_option()
+    show_examples: int = option(
+        0,
+        "Show so many of the first instances in the log: tokens, ids, mask, segments and masked"
+        " tokens.",
+        lower=0,
+    )
     num_shards: Optional[int] = option(
         None,
         "Divide the documents among so many files, each made on its own: memory is needed for one"

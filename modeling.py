@@ -168,7 +168,7 @@ class BertConfig:
         if self.network_type != BERT:
             raise UserError(
                 f"the model's config: model_type is {self.network_type!r}, which only classifies"
-                " (bert classify, bert export); expected bert; use another model"
+                " (bert classify, bert export, bert serve); expected bert; use another model"
             )
 
     def to_dict(self) -> dict[str, Any]:

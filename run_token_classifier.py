@@ -81,6 +81,11 @@ class Options(ModelOptions, WindowOptions, FinetuneOptions):
         lower=0.0,
         upper=0.9,
     )
+    split_seed: Optional[int] = option(
+        None,
+        "Seed of the division, so that data stays divided alike while --seed varies; without it,"
+        " --seed.",
+    )
     on_bad_row: str = option(
         "error",
         "Stop at sentences that cannot be used, or leave them out, listed in bad_rows.tsv.",
@@ -115,6 +120,7 @@ class Options(ModelOptions, WindowOptions, FinetuneOptions):
             "labels",
             "scheme",
             "eval_split",
+            "split_seed",
             "on_bad_row",
             "show_examples",
         ),

@@ -20,7 +20,7 @@ import time
 
 def flip(source, target, share, seed):
     """Writes a data set with a share of its labels flipped; returns the lines of these rows."""
-    header, *rows = source.read_text(encoding="utf-8").splitlines()
+    header, *rows = source.read_text(encoding="utf-8").rstrip("\n").split("\n")
     rows = [row.rsplit("\t", 1) for row in rows]
     first, second = sorted({label for _, label in rows})
     flipped = set(random.Random(seed).sample(range(len(rows)), round(share * len(rows))))

@@ -21,6 +21,7 @@ from bert_toolkit.io import files
 from bert_toolkit.io.progress import size
 from bert_toolkit.options import ModelOptions, RuleOptions, TokenizerOptions, check, option
 from bert_toolkit.pages import page
+from tokenization import SEPARATE
 
 # Weights are whole numbers of 16 bits in the page: 0 to 1 in steps of 0.000015.
 LARGEST = 65535
@@ -99,7 +100,7 @@ def find(options: Options) -> tuple[Any, str]:
 def page_data(tokenizer: Any, encoded: Any, weights: np.ndarray) -> dict[str, Any]:
     """Returns what the page shows, of weights [L, N, T, T]."""
     tokens = tokenizer.convert_ids_to_tokens(encoded.input_ids)
-    ends = {0, *(place for place, token in enumerate(tokens) if token == "[SEP]")}
+    ends = {0, *(place for place, token in enumerate(tokens) if token == SEPARATE)}
     numbers = np.rint(weights * LARGEST).astype("<u2")
     return {
         "tokens": tokens,

@@ -55,9 +55,9 @@ class Options(run_classifier.Options):
     output_dir: str = option(
         "", "As bert classify takes it; a model in it is started from where no other is named."
     )
-    check_rows: int = option(16, "Rows of the batch to learn, of all labels alike.", lower=2)
+    check_rows: int = option(16, "Rows to learn, spread evenly over the labels.", lower=2)
     check_steps: int = option(
-        100, "Most steps to learn it in. A batch that is learned ends them.", lower=1
+        100, "Most steps to try; it stops as soon as the batch is learned.", lower=1
     )
 
     GROUPS: ClassVar = {
@@ -111,7 +111,8 @@ def run(options: Options) -> list[Finding]:
     model_directory.check_length(options.max_seq_length, model)
     splits = task_data.Wanted(train=True, dev=False, test=False)
     dirs = [options.bert_dir] if options.bert_dir else []
-    data = task_data.load(options.task(), options, splits, options.seed, dirs)
+    unwritten = dataclasses.replace(options, output_dir="")  # of bad rows no list is left either
+    data = task_data.load(options.task(), unwritten, splits, options.seed, dirs)
     # On the devices of this machine alone, whatever the run is to have.
     options = dataclasses.replace(precision.resolve(options), use_tpu=False)
     tokenizer = model.tokenizer()
@@ -153,8 +154,8 @@ def _label_advice(data: Data) -> str:
         return f"no row has the label {', '.join(absent[:5])}; it cannot be learned"
     if rare:
         return (
-            f"{', '.join(rare[:5])} much rarer than {most}, which is always answered at first; try"
-            " --class_weights=balanced or --oversample, and look at f1_macro"
+            f"few rows have the label {', '.join(rare[:5])}: {most} is always answered at first;"
+            " try --class_weights=balanced or --oversample, and look at f1_macro"
         )
     return ""
 

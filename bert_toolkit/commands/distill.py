@@ -45,7 +45,7 @@ from bert_toolkit.problems import REGRESSION
 from bert_toolkit.tasks import start
 from bert_toolkit.tasks.classification import lessons, task_data
 from bert_toolkit.tasks.classification.data_options import DataOptions
-from bert_toolkit.tasks.classification.labels import in_order_of
+from bert_toolkit.tasks.classification.labels import OTHER_LABEL, in_order_of
 from bert_toolkit.tasks.classification.lessons import CROSS_ENTROPY, MSE
 from bert_toolkit.training import cluster
 
@@ -108,10 +108,10 @@ class Options(run_classifier.Options):
         lower=0,
     )
     mask_probability: float = option(
-        0.1, "With which a word of a copy becomes [MASK].", lower=0.0, upper=1.0
+        0.1, "Probability that a word of a copy becomes [MASK].", lower=0.0, upper=1.0
     )
     ngram_probability: float = option(
-        0.25, "With which only 1 to 5 words in a row are left of a copy.", lower=0.0, upper=1.0
+        0.25, "Probability that just 1 to 5 consecutive words of a copy stay.", lower=0.0, upper=1.0
     )
     # Not options here, as the loss is another one.
     class_weights: Optional[list[str]] = None
@@ -209,8 +209,6 @@ class Options(run_classifier.Options):
         """Returns whether to train, to evaluate and to predict: as told, or as the files say."""
         if not self.is_custom:
             return self.told_or(False, False, False)
-        if not self.is_custom:
-            return self.told_or(False, False, False)
         _, evaluates, predicts = super().actions()
         return self.told_or(bool(self.train_file or self.unlabeled_file), evaluates, predicts)
 
@@ -256,7 +254,7 @@ def load(options: Options, problem: Any, actions: Any) -> task_data.Data:
     Raises:
       UserError: a file cannot be used, or is labelled for something else.
     """
-    from bert_toolkit.checkpoints import hugging_face
+    from bert_toolkit.checkpoints import hugging_face, task_file
 
     task = options.task()
     if task.kind not in (None, problem.kind):
@@ -278,6 +276,12 @@ def load(options: Options, problem: Any, actions: Any) -> task_data.Data:
         actions.predict,
     )
     directories = [options.teacher_dir or "", os.path.join(options.teacher_dir or "", start.BEST)]
+    other = task_file.settings(directories).get(OTHER_LABEL)
+    if other:
+        most = max(2, options.min_label_count)
+        options = dataclasses.replace(options, min_label_count=most, other_label=other)
+    elif options.min_label_count > 1:
+        raise UserError("--min_label_count: the labels are the teacher's; leave it out")
     data = task_data.load(task, options, wanted, options.seed, directories)
     return dataclasses.replace(data, problem=in_order_of(problem, data.problem))
 
@@ -297,7 +301,9 @@ def texts_to_learn(options: Options, data: task_data.Data) -> list[task_data.Exa
             test={"": options.texts(options.unlabeled_file)},
         )
         wanted = task_data.Wanted(train=False, dev=False, test=True)
-        texts = task_data.load(task, options, wanted, options.seed, []).test[""]
+        # Without a directory, so that its bad rows do not take the place of those of --train_file.
+        unlisted = dataclasses.replace(options, output_dir="")
+        texts = task_data.load(task, unlisted, wanted, options.seed, []).test[""]
         examples += [example for example in texts if not example.is_blank]
     if not examples:
         raise UserError(f"{options.unlabeled_file}: only blank lines in it; expected texts")
@@ -351,7 +357,8 @@ def write_student(directory: str, options: Options, trained: Any) -> None:
     from bert_toolkit.tasks.classification import bilstm
 
     prefix = os.path.join(directory, checkpoint_files.GOOGLE_NAME)
-    begun = tf.train.latest_checkpoint(options.output_dir) and not options.overwrite
+    directories = [options.output_dir, os.path.join(options.output_dir, "run_1")]
+    begun = any(map(tf.train.latest_checkpoint, directories)) and not options.overwrite
     if begun and files.exists(f"{prefix}.index"):
         return
     weights = checkpoint_files.read(trained.checkpoint)

@@ -59,8 +59,9 @@ class Options(ModelOptions):
     )
     method: str = option(
         BOTH,
-        "Integrated gradients add the slopes of the logit on the way from [MASK] in place of every"
-        " word to the text, so that all shares together are what the words have changed; occlusion"
+        "Integrated gradients add up the gradient of the logit along the path from [MASK] in place"
+        " of every word to the text, so that all shares together are what the words have changed;"
+        " occlusion"
         " tells how much the logit loses if just that word is left out.",
         choices=list(METHODS),
     )
@@ -69,7 +70,7 @@ class Options(ModelOptions):
     )
     steps: int = option(
         STEPS,
-        "Points on that way. More make the sum of the shares more exact; how exact it is, is told.",
+        "Points on that path. More make the sum of the shares more exact; how exact is told.",
         lower=1,
     )
     align: str = option(
@@ -91,6 +92,8 @@ class Options(ModelOptions):
         conflicts = [] if self.bert_dir else ["--bert_dir is required: a trained classifier's"]
         if (self.text is None) == (self.input_file is None):
             conflicts.append("pass either --text or --input_file, for what is to be explained")
+        if (self.input_file or "").endswith((".json", ".jsonl")):
+            conflicts.append(f"--input_file={self.input_file}: expected lines of text, not JSON")
         if self.text_b is not None and self.text is None:
             conflicts.append("--text_b goes with --text; in --input_file write: first ||| second")
         path = self.output_file or files.STREAM
@@ -150,7 +153,10 @@ def run(options: Options) -> int:
 def read_texts(options: Options) -> Iterator[Any]:
     """Yields the texts: strings, and pairs of them."""
     if options.text is not None:
-        yield options.text if options.text_b is None else (options.text, options.text_b)
+        # Bytes of the command line that are no UTF-8 come as characters that cannot be encoded.
+        given = [options.text] if options.text_b is None else [options.text, options.text_b]
+        texts = [text.encode("utf-8", "replace").decode() for text in given]
+        yield texts[0] if len(texts) == 1 else tuple(texts)
         return
     for line in files.read_lines(options.input_file or ""):
         texts = [part.text for part in split_pair(line)]

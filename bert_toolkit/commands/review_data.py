@@ -148,9 +148,9 @@ def run(options: Options) -> list[Finding]:
     Raises:
       UserError: an input cannot be used, or cleanlab is not there.
     """
-    if LABELS in _checks(options):
-        _cleanlab()  # before anything that takes time
     data = load(options)
+    if LABELS in _checks(options) and data.problem.kind != REGRESSION:
+        _cleanlab()  # before anything that takes time
     if options.output_dir:
         files.make_directory(options.output_dir, "output_dir")
     parts = parts_of(data, options)
@@ -250,7 +250,7 @@ def out_of_fold(
     assert data.train is not None
     rows, single = data.train, data.problem.kind == SINGLE
     counts = collections.Counter(one.label for one in rows)
-    if len(rows) < num_folds or (single and counts.most_common(2)[-1][1] < 2):
+    if len(rows) < num_folds or (single and (len(counts) < 2 or counts.most_common(2)[-1][1] < 2)):
         raise UserError(
             f"--num_folds={num_folds}: {len(rows):,} training rows are too few to judge labels by;"
             " expected as many as folds, and two labels with two rows each; or leave the check"
@@ -415,14 +415,14 @@ def top_losses(data: Data, parts: Sequence[Part], options: Options) -> Iterator[
             continue
         there += 1
         lines = {example.line: example for example in part.examples}
-        for line in files.read_text(path).splitlines()[1:]:
+        for line in files.read_text(path).split("\n")[1:-1]:
             loss, _, number, label, answer, *texts = line.split("\t")
             if int(number) not in lines:
                 raise UserError(
                     f"{path}: line {number} is none of {part.file}'s here; pass the files and the"
                     " division of that run (--eval_file, or --eval_split and --seed)"
                 )
-            if label != answer:
+            if set(label.split(",")) != set(answer.split(",")):
                 yield Finding(
                     LOSSES, part.file, int(number), label, answer, float(loss), "", " ".join(texts)
                 )

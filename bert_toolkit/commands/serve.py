@@ -50,23 +50,23 @@ class Options:
     max_seq_length: Optional[int] = option(
         None,
         "Longest sequence in tokens; without this flag 128 for labels and entities, 384 for"
-        " answers, and the model's positions for vectors.",
+        " answers, and the model's positions for vectors and words.",
         lower=4,
     )
     pooling: str = option(
         "mean", "What vectors are made of.", choices=["cls", "mean", "max", "mean_max"]
     )
     normalize: bool = option(False, "Scale vectors to length 1.")
-    host: str = option("127.0.0.1", "Address to listen at; 0.0.0.0 for all of this machine's.")
-    port: int = option(8000, "Port to listen at; 0 for any that is free.", lower=0, upper=65535)
+    host: str = option("127.0.0.1", "Address to listen on; 0.0.0.0 for all of this machine's.")
+    port: int = option(8000, "Port to listen on; 0 for any that is free.", lower=0, upper=65535)
     workers: int = option(
         1,
         "Processes, each with its own copy of the models, that share the processor's cores; more"
-        " than one pays on machines with many cores.",
+        " than one pays off on machines with many cores.",
         lower=1,
     )
     token_file: Optional[str] = option(
-        None, "File with a token that requests must bear: Authorization: Bearer TOKEN."
+        None, "File with a token; requests must then send Authorization: Bearer TOKEN."
     )
     watch: bool = option(
         False,
@@ -74,7 +74,7 @@ class Options:
     )
     batch_tokens: int = option(
         1024,
-        "Most tokens in a batch, padding included; a longer text is a batch of its own. Some 16384"
+        "Most tokens in a batch, padding included; a longer text is a batch of its own. Try 16384"
         " on a GPU.",
         lower=1,
     )

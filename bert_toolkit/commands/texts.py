@@ -105,18 +105,26 @@ def _line(table: tables.Table, row: tables.Row, pairs: bool) -> Line:
         for value in values:
             if not isinstance(value, str):
                 raise tables.BadRow(f"{tables.shorten(value)} is no text; expected one in quotes")
-        return line._replace(text=values[0], text_b=values[1] if pairs else None)
+        line = line._replace(text=values[0], text_b=values[1] if pairs else None)
+        return _checked(line) if pairs else line
     line = line._replace(text=row.fields[0] if row.fields else "")
     return _divided(line) if pairs else line
 
 
 def _divided(line: Line) -> Line:
     texts = line.text.split("\t")
-    if len(texts) != 2 or not all(text.strip() for text in texts):
+    if len(texts) != 2:
         raise UserError(
             f"{line.where}: {len(texts) - 1} tabs, expected two texts with one between them"
         )
-    return line._replace(text=texts[0], text_b=texts[1])
+    return _checked(line._replace(text=texts[0], text_b=texts[1]))
+
+
+def _checked(line: Line) -> Line:
+    """Returns a pair, both texts of which say something."""
+    if not line.text.strip() or not (line.text_b or "").strip():
+        raise UserError(f"{line.where}: one text of the pair is empty; expected two")
+    return line
 
 
 def in_groups(lines: Iterable[Line], size: int) -> Iterator[list[Line]]:

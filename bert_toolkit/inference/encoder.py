@@ -38,13 +38,19 @@ Model = TypeVar("Model", bound="TextModel")
 def arguments_named(**names: str) -> Iterator[None]:
     """Lets errors name arguments where they name flags: bert_dir=x, not --bert_dir=x.
 
-    `names` are those of arguments that are not called as the flag is, by the flag's name.
+    `names` are those of arguments that are not called as the flag is, by the flag's name, or by
+    the name that an inner block has given it.
     """
     try:
         yield
     except UserError as error:
-        flag = re.compile(r"(?<![\w-])--([a-z_]+)")
-        text = flag.sub(lambda match: names.get(match[1], match[1]), str(error))
+        flag = re.compile(r"(?<![\w-])(?:--([a-z_]+)|([a-z_]+)(?==))")
+
+        def named(match: re.Match) -> str:
+            name = match[1] or match[2]
+            return names.get(name, name)
+
+        text = flag.sub(named, str(error))
         raise UserError(text) from error.__cause__
 
 
@@ -82,6 +88,7 @@ class InferenceSession:
         max_seq_length: Optional[int],
         more_inputs: Sequence[str] = (),
         if_untrained: str = restore.ANOTHER_CHECKPOINT,
+        num_threads: int = 0,
     ):
         """Builds the network.
 
@@ -93,6 +100,7 @@ class InferenceSession:
           max_seq_length: longest sequence; None for as many tokens as the model has positions.
           more_inputs: features of the network beside those of a sequence, int32 [B, ...].
           if_untrained: what to do where the checkpoint lacks a part of the network.
+          num_threads: on the CPU, of a process's first session; 0 for one a core.
         """
         positions = files.config.max_position_embeddings
         self.max_seq_length = positions if max_seq_length is None else max_seq_length
@@ -108,7 +116,11 @@ class InferenceSession:
             outputs = network(self._inputs, PREDICT)
             self._predictions = outputs.predictions
             self._output = outputs.predictions[output]
-            config = tf.ConfigProto(allow_soft_placement=True)
+            config = tf.ConfigProto(
+                allow_soft_placement=True,
+                intra_op_parallelism_threads=num_threads,
+                inter_op_parallelism_threads=num_threads,
+            )
             config.gpu_options.allow_growth = True
             self._session = tf.Session(graph=graph, config=config)
             restore.load(self._session, checkpoint, if_untrained)

@@ -63,9 +63,7 @@ class FillMask(PretrainedModel):
         choices = _Choices(self._model.tokenizer, num_pieces, targets)
         width = len(choices.targets) or max(top_k, BEAM)
         masked = [self._encode(text, name, num_pieces) for text, name in zip(texts, names)]
-        cut = sum(one.encoded.cut > 0 for one in masked)
-        if cut:
-            logging.warning("%d texts were cut to %d tokens", cut, self._model.max_seq_length)
+        _warn_of_cut(sum(one.encoded.cut > 0 for one in masked), self._model.max_seq_length)
         beams: _Beams = {
             (number, mask): [_Beginning(0.0, ())]
             for number, one in enumerate(masked)
@@ -203,6 +201,11 @@ def _best(log_probabilities: np.ndarray, ids: np.ndarray, width: int) -> list[tu
     return list(zip(ids[order].tolist(), values[order].tolist()))
 
 
+def _warn_of_cut(texts: int, length: int) -> None:
+    if texts:
+        logging.warning("%d texts were cut to %d tokens", texts, length)
+
+
 class _Choices:
     """What may stand in place of a [MASK], piece by piece.
 
@@ -219,6 +222,11 @@ class _Choices:
             inside = [number for number in starts if tokens[number].startswith("##")]
             others = sorted(tokens.keys() - set(inside))
             starts = [number for number in others if not is_special(tokens[number])]
+            if not inside:
+                raise UserError(
+                    f"--num_pieces={num_pieces}: the vocabulary has no pieces that begin with ##;"
+                    " leave it out"
+                )
         self._starts, self._inside = np.array(starts), np.array(inside)
 
     def after(self, ids: tuple[int, ...]) -> np.ndarray:

@@ -8,10 +8,10 @@ from typing import Any, Optional
 
 import numpy as np
 
-from bert_toolkit.checkpoints import checkpoint_files, task_file, training_notes
+from bert_toolkit.checkpoints import checkpoint_files, training_notes
 from bert_toolkit.errors import UserError
 from bert_toolkit.inference.encoder import InferenceSession, arguments_named
-from bert_toolkit.inference.trained import Trained, find
+from bert_toolkit.inference.trained import Trained, find_for
 from bert_toolkit.io import files
 from bert_toolkit.io.progress import Progress
 from bert_toolkit.options import ModelOptions
@@ -33,14 +33,10 @@ def find_teacher(teacher_dir: str) -> Trained:
     if not files.is_directory(teacher_dir):
         raise UserError(f"--teacher_dir={teacher_dir}: no such directory")
     with arguments_named(bert_dir="--teacher_dir"):
-        trained = find(ModelOptions(bert_dir=teacher_dir), KINDS)
-    if trained is None:
-        task_file.read([teacher_dir], KINDS)  # says so if it is for another task
-        raise UserError(
-            f"--teacher_dir={teacher_dir}: no {task_file.NAME} in it; expected a trained"
-            " classifier; train it by bert classify"
-        )
-    return trained
+        if not files.is_directory(teacher_dir):
+            raise UserError(f"--teacher_dir={teacher_dir}: no such directory")
+        expected = "a trained classifier; train it by bert classify"
+        return find_for(ModelOptions(bert_dir=teacher_dir), KINDS, expected)
 
 
 class Teacher:
@@ -87,6 +83,7 @@ class Teacher:
                     lambda _: classifier_network.network(config, problem),
                     "logits",
                     self._options.max_seq_length,
+                    num_threads=self._options.num_threads,
                 )
         windows = [self._reader.encode(each.text_a, each.text_b) for each in examples]
         owners = np.repeat(np.arange(len(examples)), [len(of_one) for of_one in windows])

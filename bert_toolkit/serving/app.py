@@ -6,6 +6,7 @@ from typing import Any, Optional
 
 from fastapi import FastAPI, Path, Request
 from fastapi.exceptions import RequestValidationError
+from fastapi.openapi.docs import get_swagger_ui_html
 from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 
@@ -60,7 +61,9 @@ def create(
         title="bert serve",
         version=bert_toolkit.__version__,
         description='BERT models over HTTP. Errors are `{"error": "a sentence"}`.',
+        docs_url=None,  # ours finds the description behind a proxy with a path, too
         redoc_url=None,
+        servers=[{"url": "."}],
     )
     app.state.asker, app.state.stopping = asker, False
     for kind in kinds.KINDS:
@@ -158,6 +161,10 @@ def _add_health(app: FastAPI, counted: metrics.Metrics) -> None:
     async def root() -> Response:
         headers = {"Content-Security-Policy": PAGE_POLICY, "X-Content-Type-Options": "nosniff"}
         return HTMLResponse(page, headers=headers)
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> Response:
+        return get_swagger_ui_html(openapi_url="openapi.json", title="bert serve")
 
     @app.get("/healthz", summary="Whether the server runs")
     async def healthz() -> Response:

@@ -10,10 +10,12 @@ from absl import logging
 from starlette.requests import Request
 
 from bert_toolkit.errors import UserError
+from bert_toolkit.serving import kinds
 from bert_toolkit.serving.batching import ClosedError, QueueFullError
 from bert_toolkit.serving.kinds import Kind
 from bert_toolkit.serving.models import ServedModel
 from bert_toolkit.serving.refusals import RefusedError, busy
+from tokenization import MASK
 
 # Characters above which tokens are counted beside the event loop.
 MANY_CHARACTERS = 10_000
@@ -77,7 +79,7 @@ class Asker:
           request: whose caller may go away.
           field: where the request has the items.
         """
-        characters = self._check(items, field)
+        characters = self._check(model, items, field)
         if characters > MANY_CHARACTERS:
             lengths = await asyncio.get_running_loop().run_in_executor(None, model.lengths, items)
         else:
@@ -108,7 +110,7 @@ class Asker:
             503,
         )
 
-    def _check(self, items: Sequence[Any], field: str) -> int:
+    def _check(self, model: ServedModel, items: Sequence[Any], field: str) -> int:
         """Returns how many characters there are; refuses if something is too large, or no text."""
         limits = self.limits
         if len(items) > limits.max_texts:
@@ -126,6 +128,12 @@ class Asker:
                     413,
                     f"{field}[{place}]: {characters:,} characters; expected at most"
                     f" {limits.max_characters:,}; cut it into parts",
+                )
+            if model.kind is kinds.FILL and item.count(MASK) > kinds.MOST_MASKS:
+                raise RefusedError(
+                    413,
+                    f"{field}[{place}]: {item.count(MASK)} {MASK} in it; expected at most"
+                    f" {kinds.MOST_MASKS}; cut it into parts",
                 )
             if any(map(_LONE_SURROGATE.search, texts)):
                 raise RefusedError(

@@ -53,7 +53,7 @@ class Client:
         self._parts, self._timeout, self._retries = parts, timeout, retries
         self._headers = {"Content-Type": "application/json"}
         if token is not None:
-            self._headers["Authorization"] = f"Bearer {token}"
+            self._headers["Authorization"] = f"Bearer {token.strip()}"
         self._local = threading.local()
 
     def encode(self, texts: Sequence[Text], model: Optional[str] = None) -> np.ndarray:
@@ -70,7 +70,7 @@ class Client:
     def fill(
         self, texts: Sequence[str], top_k: int = 5, model: Optional[str] = None
     ) -> list[list[list[Candidate]]]:
-        """Returns the candidates for each [MASK] of each text, as FillMask.fill does."""
+        """Returns candidates for each [MASK] of each text, at most 20, as FillMask.fill does."""
         rows = self._ask("fill", "texts", "masks", texts, model, top_k=top_k)
         return [
             [[Candidate(**{**one, "pieces": tuple(one["pieces"])}) for one in mask] for mask in row]
@@ -85,12 +85,13 @@ class Client:
     def answer(
         self, questions: Sequence[tuple[str, str]], model: Optional[str] = None
     ) -> list[Answer]:
-        """Returns an answer for each pair of question and context, as QuestionAnswerer does."""
+        """Returns an answer for each question and context, as QuestionAnswerer.answer_all."""
         asked = [{"question": question, "context": context} for question, context in questions]
         return [Answer(**row) for row in self._ask("answer", "questions", "answers", asked, model)]
 
     def models(self) -> list[dict[str, Any]]:
-        """Returns what the server says of each of its models: id, does, labels, ..."""
+        """Returns what the server says of each of its models now: id, does, labels, ..."""
+        self.__dict__.pop("_server", None)
         return self._server["data"]
 
     def close(self) -> None:
@@ -161,11 +162,19 @@ class Client:
                     raise ConnectionError(f"{where}: cannot be reached: {error!r}") from error
             else:
                 if status == 200:
-                    return json.loads(reply)
+                    return self._content(path, reply)
                 if status not in _AGAIN or not left:
                     raise UserError(f"{self._parts.geturl()}{path}: {_said(status, reply)}")
             time.sleep(wait)
         raise AssertionError
+
+    def _content(self, path: str, reply: bytes) -> Any:
+        try:
+            return json.loads(reply)
+        except ValueError:
+            raise UserError(
+                f"{self._parts.geturl()}{path}: answers with no JSON; expected a bert serve there"
+            ) from None
 
     def _send(self, method: str, path: str, data: Optional[bytes]) -> tuple[int, bytes]:
         connection = self._local.__dict__.get("connection")

@@ -54,6 +54,9 @@ class Gate:
                 await self._app(scope, _replaying(body, receive), sending)
         except RefusedError as refused:
             await refusals.response(refused, scope["path"])(scope, receive, sending)
+        except Exception:
+            status = 500  # which is sent outside of this
+            raise
         finally:
             path = getattr(scope.get("route"), "path", "other")
             seconds = time.perf_counter() - start

@@ -1,6 +1,7 @@
 """What a served model is asked and what it answers: one row of KINDS for each kind of model.
 
-Another kind is another row: its request and reply, how it is loaded, and what it computes.
+Another kind is another row: its request and reply, how it is loaded, and what it computes. Its own
+names are in tensorflow_form.py, client.py and page.html, too.
 """
 
 import dataclasses
@@ -21,6 +22,7 @@ from bert_toolkit.tasks import best_model
 
 # Candidates for a [MASK] that are computed: a request may have the best of them.
 MOST_CANDIDATES = 20
+MOST_MASKS = 16  # of a text: every candidate has a copy of it
 VectorFormat = Literal["float", "base64"]  # base64 is of float32, little-endian
 
 

@@ -62,7 +62,8 @@ class ServedModel:
         self._batcher = Batcher(self._work_of(self._model), limits, self._observe)
 
     def _load(self, version: versions.Version) -> Any:
-        with arguments_named(bert_dir="--model_dir", max_seq_length="--max_seq_length"):
+        flag = "--fill_mask_dir" if self._wanted is kinds.FILL else "--model_dir"
+        with arguments_named(bert_dir=flag, model_dir=flag, max_seq_length="--max_seq_length"):
             model = self.kind.load(version.directory, self._settings)
         self.kind.compute(model, [self.kind.example], 1)  # the first call is a slow one
         self.version, self.loaded = version.name, int(time.time())

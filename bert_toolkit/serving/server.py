@@ -123,6 +123,9 @@ class _Server(uvicorn.Server):
         super().handle_exit(sig, frame)
 
 
+_OF_TEXTS = ("warn_of_unknown", "_warn_of_cut")  # functions that warn of them
+
+
 def _quiet_warnings() -> None:
-    """Keeps texts that a vocabulary does not know out of the log, as callers choose the texts."""
-    logging.get_absl_logger().addFilter(lambda record: record.funcName != "warn_of_unknown")
+    """Keeps warnings about texts out of the log, as callers choose the texts."""
+    logging.get_absl_logger().addFilter(lambda record: record.funcName not in _OF_TEXTS)

@@ -1,5 +1,6 @@
 """Which model of a directory is served, and whether there is a newer one."""
 
+import contextlib
 import os
 import re
 from collections.abc import Iterator
@@ -39,7 +40,10 @@ def newest(directory: str) -> Version:
     """Returns the newest model of a directory: its own, or that in the highest number below it."""
     chosen, name = directory, "1"
     if os.path.isdir(directory) and not any(_files(directory)):
-        numbers = [one for one in os.listdir(directory) if re.fullmatch(r"\d{1,18}", one)]
+        names: list[str] = []
+        with contextlib.suppress(OSError):  # it has gone meanwhile
+            names = os.listdir(directory)
+        numbers = [one for one in names if re.fullmatch(r"\d{1,18}", one)]
         numbers = [one for one in numbers if any(_files(os.path.join(directory, one)))]
         if numbers:
             name = max(numbers, key=int)

@@ -41,7 +41,7 @@ class BadRows:
         self.rows.append((path, place, why))
 
     def finish(self, directory: str) -> None:
-        """Lists them in a file of `directory`, if there are any.
+        """Lists them in a file of `directory`, if there are any; without one, in the log.
 
         Raises:
           UserError: they are not to be left out.
@@ -49,11 +49,10 @@ class BadRows:
         if not self.rows:
             return
         if not self.skip:
-            sentences = [f"{path} {place}: {why}" for path, place, why in self.rows[:NAMED]]
-            more = len(self.rows) - NAMED
-            if more > 0:
-                sentences.append(f"and {more:,} rows more; --on_bad_row=skip leaves such rows out")
-            raise UserError("\n".join(sentences))
+            raise UserError(self._named("; --on_bad_row=skip leaves such rows out"))
+        if not directory:
+            logging.warning("%s bad rows left out:\n%s", f"{len(self.rows):,}", self._named())
+            return
         path = os.path.join(directory, FILE)
         lines = ["file\tline\twhat is wrong"]
         lines += [
@@ -61,3 +60,11 @@ class BadRows:
         ]
         files.write_text(path, "\n".join(lines) + "\n")
         logging.warning("%s bad rows left out; %s lists them", f"{len(self.rows):,}", path)
+
+    def _named(self, advice: str = "") -> str:
+        """Returns the first of them, a line each, and how many more there are, with advice."""
+        lines = [f"{path} {place}: {why}" for path, place, why in self.rows[:NAMED]]
+        more = len(self.rows) - NAMED
+        if more > 0:
+            lines.append(f"and {more:,} rows more{advice}")
+        return "\n".join(lines)

@@ -39,7 +39,17 @@ def log_example(
 
 def facts_of(example: Any) -> list[tuple[str, Any]]:
     """Returns the fields of an example that say something, by name."""
-    return [(name, value) for name, value in example._asdict().items() if value not in (None, "")]
+    facts = []
+    for name, value in example._asdict().items():
+        if hasattr(value, "_asdict"):  # an example in an example
+            facts += facts_of(value)
+        elif not isinstance(value, np.ndarray) and value not in (
+            None,
+            "",
+            (),
+        ):  # records have those
+            facts.append((name, value))
+    return facts
 
 
 def _example_lines(

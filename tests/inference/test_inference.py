@@ -12,6 +12,7 @@ import bert_toolkit
 import extract_features
 import run_classifier
 from bert_toolkit.errors import UserError
+from bert_toolkit.inference.encoder import arguments_named
 
 TEXTS = [
     "the people rejoice with gladness",
@@ -107,3 +108,11 @@ def test_the_package_alone_imports_no_tensorflow():
         "import bert_toolkit, sys; sys.exit('tensorflow' in sys.modules or 'numpy' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+def test_errors_name_the_flag_of_the_command_around():
+    """A class names its argument, and a command that loads it the flag that it has for that."""
+    outer = arguments_named(model_dir="--model_dir", max_seq_length="--max_seq_length")
+    with pytest.raises(UserError, match=r"^--model_dir=x: a; pass --max_seq_length=8$"):  # noqa: SIM117
+        with outer, arguments_named(bert_dir="model_dir"):
+            raise UserError("--bert_dir=x: a; pass --max_seq_length=8")

@@ -357,6 +357,8 @@ def scored(tmp_path, directory, name, lines):
     ("name", "lines", "message"),
     [
         ("a.txt", "a\tb\none\n", "a.txt line 2: 0 tabs, expected two texts with one between them"),
+        ("a.txt", "a\tb\na\t \n", "a.txt line 2: one text of the pair is empty; expected two"),
+        ("a.jsonl", '{"text": "", "text_b": "b"}\n', "line 1: one text of the pair is empty"),
         ("a.txt", "a\tb\tc\n", "a.txt line 1: 2 tabs, expected"),
         ("a.jsonl", '{"text": "a"}\n', "a.jsonl line 1: no 'text_b' or 'sentence2', only 'text'"),
         ("a.jsonl", '{"text": 1, "text_b": "b"}\n', "a.jsonl line 1: 1 is no text"),

@@ -149,6 +149,7 @@ def test_every_item_has_its_answer_in_order(url, in_python):
         ("classifier:predict", {"instances": [{"words": "a"}]}, 422, "instances[0]: expected a text, or an object with text or with text_a and text_b"),
         ("answerer:predict", {"instances": ["a"]}, 422, "instances[0]: expected question and context"),
         ("filler/fill", {"texts": ["a [MASK]", "a word"]}, 422, "texts[1]: no [MASK] in it; expected one or more"),
+        ("filler/fill", {"texts": ["[MASK] " * 17]}, 413, "texts[0]: 17 [MASK] in it; expected at most 16; cut it into parts"),
         ("filler/fill", {"texts": ["[MASK]"], "top_k": 0}, 422, "top_k: input should be greater than or equal to 1"),
         ("filler:predict", {"instances": ["a word"]}, 422, "text: no [MASK] in it; expected one or more to fill"),
         ("nobody:predict", {"instances": ["a"]}, 404, "model 'nobody': not served here; served are encoder, classifier, tagger, answerer, filler"),
@@ -241,6 +242,9 @@ def test_what_looks_after_the_server(url):
     assert b"://" not in page  # nothing from elsewhere
     for verb in VERBS_SERVED:  # it knows every kind
         assert f"\n  {verb}: {{\n".encode() in page
+    assert (
+        b'"openapi.json"' in call(f"{url}/docs")[1] or b"'openapi.json'" in call(f"{url}/docs")[1]
+    )
     paths = json.loads(call(f"{url}/openapi.json")[1])["paths"]
     assert {f"/v1/models/{{name}}/{verb}" for verb in VERBS_SERVED} <= paths.keys()
     numbers = call(f"{url}/metrics")[1].decode()

@@ -6,9 +6,10 @@ import json
 import pytest
 
 import run_classifier
+from bert_toolkit.checkpoints import task_file
 from bert_toolkit.errors import UserError
 from bert_toolkit.options import check
-from bert_toolkit.problems import MULTI, Problem
+from bert_toolkit.problems import MULTI, SINGLE, Problem
 from bert_toolkit.tasks.classification import division, task_data
 from bert_toolkit.tasks.classification.data_options import DataOptions
 
@@ -253,3 +254,13 @@ def test_columns_of_json_objects(tmp_path):
         f"{path} line 1: 'title' is None; expected text",
         f"{path} line 2: no 'title', only 'titel', 'label'",
     ]
+
+
+def test_a_trained_models_order_of_labels_stays(tmp_path, texts):
+    """Dividing its training file for an evaluation does not put them in that file's order."""
+    task_file.write(str(tmp_path), Problem(SINGLE, ("rare", "often")), "accuracy")
+    wanted = task_data.Wanted(False, True, True)
+    flags = {"train_file": texts, "eval_split": 0.2, "test_split": 0.1}
+    found = load(wanted, model_dirs=[str(tmp_path)], **flags)
+    assert found.problem.labels == ("rare", "often")
+    assert found.dev == load(wanted, **flags).dev

@@ -2,6 +2,7 @@
 
 import itertools
 
+import numpy as np
 import pytest
 from conftest import GOLDEN
 from stage_runs import classification, extraction
@@ -12,6 +13,7 @@ from bert_toolkit.io import tfrecord
 from bert_toolkit.problems import SINGLE, Problem
 from bert_toolkit.tasks import encoded
 from bert_toolkit.tasks.classification.classification import Classification
+from bert_toolkit.tasks.classification.lessons import Lesson
 from bert_toolkit.tasks.classification.task_data import Data, Example
 from bert_toolkit.text import shown
 from tokenization import FullTokenizer
@@ -100,4 +102,14 @@ def test_ids_outside_the_vocabulary_and_numbers():
         "input_ids: 7 0",
         "input_mask: 1 0",
         "label_ids: 0.3",
+    ]
+
+
+def test_examples_to_learn_from_a_teacher():
+    lesson = Lesson(Example("7", "a text", None, "good", 9), np.array([0.5, -0.5]))
+    assert shown.facts_of(lesson) == [
+        ("name", "7"),
+        ("text_a", "a text"),
+        ("label", "good"),
+        ("line", 9),
     ]

@@ -1,4 +1,4 @@
-"""Options that say what texts and labels there are: of run_classifier.py and the baselines."""
+"""Options that say what texts and labels there are: of all commands that classify."""
 
 import dataclasses
 import os
@@ -104,7 +104,7 @@ class DataOptions:
         0.0,
         "Share of the training data that is neither trained on nor evaluated on to choose anything,"
         " but evaluated (eval_results_test.txt) and, without a --predict_file, predicted at the"
-        " end.",
+        " end (bert baselines only holds it out).",
         lower=0.0,
         upper=0.9,
     )
@@ -122,8 +122,8 @@ class DataOptions:
     )
     split_seed: Optional[int] = option(
         None,
-        "Of the division and of --max_train_examples; without it, --seed: with it, data stays"
-        " divided as it is while --seed varies.",
+        "Seed of the division and of --max_train_examples, so that data stays divided alike while"
+        " --seed varies; without it, --seed.",
     )
     max_train_examples: Optional[int] = option(
         None,

@@ -21,6 +21,12 @@ from bert_toolkit.tasks.classification.glue import Task
 OTHER_LABEL = "other_label"
 
 
+def known_to_a_model(directories: Sequence[str]) -> bool:
+    """Returns whether a trained model knows its labels by name: better than a file does."""
+    known = task_file.read(directories, problems.KINDS)
+    return known is not None and not all(map(hugging_face.UNNAMED.fullmatch, known.labels or ["-"]))
+
+
 def problem_of(
     task: Task, train: Any, directories: Sequence[str], options: DataOptions
 ) -> tuple[Problem, Optional[str]]:

@@ -33,8 +33,8 @@ class Augmentation:
 
     Attributes:
       copies: of each text, at most.
-      mask_probability: with which each word becomes [MASK].
-      ngram_probability: with which but 1 to 5 words in a row are left of a copy.
+      mask_probability: that a word becomes [MASK].
+      ngram_probability: that only 1 to 5 consecutive words of a copy are kept.
     """
 
     copies: int

@@ -125,15 +125,19 @@ def of_part(problem: Problem, logits: np.ndarray, targets: np.ndarray) -> dict[s
     """
     probabilities = problem.probabilities(logits)
     found: dict[str, Any] = {"rows": len(targets)}
-    if problem.kind == REGRESSION:
-        numbers = _numbers(problem, probabilities, targets)
-        found.update({name: numbers[name] for name in ("mean_absolute_error", "spearman")})
-    elif problem.kind == MULTI:
-        predicted = (probabilities >= 0.5).astype(int)
-        found["accuracy"] = metrics.accuracy_score(targets, predicted)
-        found["f1_micro"] = metrics.f1_score(targets, predicted, average="micro", zero_division=0)
-    else:
-        found.update(_right(targets, probabilities.argmax(-1)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a part may have one value only
+        if problem.kind == REGRESSION:
+            numbers = _numbers(problem, probabilities, targets)
+            found.update({name: numbers[name] for name in ("mean_absolute_error", "spearman")})
+        elif problem.kind == MULTI:
+            predicted = (probabilities >= 0.5).astype(int)
+            found["accuracy"] = metrics.accuracy_score(targets, predicted)
+            found["f1_micro"] = metrics.f1_score(
+                targets, predicted, average="micro", zero_division=0
+            )
+        else:
+            found.update(_right(targets, probabilities.argmax(-1)))
     return {name: float(value) if name != "rows" else value for name, value in found.items()}
 
 

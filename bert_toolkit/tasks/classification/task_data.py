@@ -128,7 +128,8 @@ def load(
     raw_test = read(task.test) if test else {}
     if not bad.skip:
         bad.finish(options.output_dir)
-    problem, other = labels.problem_of(task, raw_train, model_dirs, options)
+    seen = None if not train and labels.known_to_a_model(model_dirs) else raw_train
+    problem, other = labels.problem_of(task, seen, model_dirs, options)
     metric = task.metric or task_file.USUAL_METRIC[problem.kind]
 
     def labelled(raw: Optional[tuple[str, list[Example]]]) -> list[Example]:
@@ -382,7 +383,7 @@ def _imbalance(data: Data) -> list[str]:
         lines.append(f"train: no row has the label {', '.join(absent[:5])}; it cannot be learned")
     if rare:
         lines.append(
-            f"train: {', '.join(rare[:5])} much rarer than the most frequent label;"
+            f"train: few rows have the label {', '.join(rare[:5])};"
             " --class_weights=balanced or --oversample of bert classify may help, and f1_macro"
             " tells more than accuracy"
         )

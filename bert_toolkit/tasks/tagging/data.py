@@ -94,9 +94,11 @@ def load(options: Any, wanted: Any, tokenizer: FullTokenizer, model_dirs: Sequen
         found = formats.read(path, layout, tokenizer, bad)
         return _checked(found, _names(path, options, found), bad) if tagged else found
 
-    divides = wanted.evaluate and not options.eval_file
-    if divides and not (options.eval_split and options.train_file):
+    splits = bool(options.eval_split and options.train_file)
+    if wanted.evaluate and not options.eval_file and not splits:
         raise UserError("nothing to evaluate on: pass --eval_file, or --eval_split=0.1")
+    # Rows to evaluate on are not trained on, whether or not that is done now.
+    divides = splits and not options.eval_file and (wanted.train or wanted.evaluate)
     train = read(options.train_file, True) if wanted.train or divides else None
     dev = read(options.eval_file, True) if wanted.evaluate and options.eval_file else None
     test = read(options.predict_file, False, options.predict_format) if wanted.predict else None
@@ -109,8 +111,14 @@ def load(options: Any, wanted: Any, tokenizer: FullTokenizer, model_dirs: Sequen
     check_left(options, "sentence", train_rows, dev_rows, test.sentences if test else None)
     if divides:
         assert train_rows
-        train_rows, dev_rows = _divided(train_rows, options.eval_split, options.seed)
-    return Data(model, train_rows if wanted.train else None, dev_rows, test)
+        seed = options.seed if options.split_seed is None else options.split_seed
+        train_rows, dev_rows = _divided(train_rows, options.eval_split, seed)
+    return Data(
+        model,
+        train_rows if wanted.train else None,
+        dev_rows if wanted.evaluate else None,
+        test,
+    )
 
 
 # --- Tags as files have them ---

@@ -237,3 +237,21 @@ def test_plain_text_has_words_with_their_characters(tmp_path):
     assert sentence.words[:3] == ("Nebuchadnezzar", "'", "s")
     assert sentence.words[-2:] == ("Ur", ".")
     assert (empty.words, empty.source) == ((), "")
+
+
+def test_rows_to_evaluate_on_are_never_trained_on(tmp_path):
+    """Nor without an evaluation; and --split_seed keeps the division whatever --seed is."""
+    text = "\n\n".join(f"word{n}\t{'B-X' if n % 2 else 'O'}" for n in range(20)) + "\n"
+    both = {"eval_split": 0.3, "do_train": True}
+    alone = load(tmp_path, text, **both)
+    assert (len(alone.train), alone.dev) == (14, None)
+    whole = load(tmp_path, text, do_eval=True, **both)
+    assert (whole.train, len(whole.dev)) == (alone.train, 6)
+    other = load(tmp_path, text, do_eval=True, seed=7, **both)
+    assert other.dev != whole.dev
+    kept = load(tmp_path, text, do_eval=True, seed=7, split_seed=whole_seed(), **both)
+    assert kept.dev == whole.dev
+
+
+def whole_seed():
+    return run_token_classifier.Options(output_dir="x", train_file="x").seed
