@@ -115,7 +115,10 @@ def test_frozen_parts_and_a_trained_head_are_told(tmp_path, model_dir):
         (data(["good", "bad"] * 20), ""),
         (data(["good"] * 20), "all rows have the label good"),
         (data(["good", "bad"] * 5, names=("bad", "fair", "good")), "no row has the label fair"),
-        (data(["good"] * 40 + ["bad"]), "few rows have the label bad: good is always answered at first"),
+        (
+            data(["good"] * 40 + ["bad"]),
+            "few rows have the label bad: good is always answered at first",
+        ),
         (data([0.1, 0.9] * 4, REGRESSION, ()), ""),
         (data([900.0, 1000.0] * 4, REGRESSION, ()), "scale them to about -1 to 1"),
         (data([("good", "bad"), ()] * 4, MULTI), ""),

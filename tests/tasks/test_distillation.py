@@ -410,7 +410,9 @@ def test_several_labels_in_parts_of_a_batch(tmp_path, run, reviews):
 def test_teachers_that_cannot_be_used(tmp_path, run, model_dir, monkeypatch):
     with pytest.raises(UserError, match="--teacher_dir=nowhere: no such directory"):
         run(teacher_dir="nowhere", student="bilstm")
-    with pytest.raises(UserError, match="golden_model: no task.json; expected a trained classifier; train"):
+    with pytest.raises(
+        UserError, match="golden_model: no task.json; expected a trained classifier; train"
+    ):
         run(teacher_dir=str(model_dir), student="bilstm")
     with pytest.raises(UserError, match="--teacher_layers=0,2: no layer 2; the teacher has 2"):
         run(teacher_layers=["0", "2"])

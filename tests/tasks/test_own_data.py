@@ -208,7 +208,9 @@ def test_what_is_told_before_training(tmp_path):
     assert lines[0] == "train: 41 rows, yes 40, no 1"
     assert any("20 rows are repetitions" in line for line in lines)
     assert any("dev: 1 rows are in the training data too" in line for line in lines)
-    assert any("few rows have the label no;" in line and "--class_weights" in line for line in lines)
+    assert any(
+        "few rows have the label no;" in line and "--class_weights" in line for line in lines
+    )
 
 
 def test_labels_are_known_to_a_model(tmp_path):
