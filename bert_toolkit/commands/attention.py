@@ -74,6 +74,7 @@ def run(options: Options) -> None:
     if encoded.cut:
         logging.warning("--text: cut to --max_seq_length=%d tokens", options.max_seq_length)
     [weights] = session.run_encoded([encoded], 1)  # [T, L, N, T]
+    session.close()
     name = os.path.basename(os.path.abspath(options.bert_dir or checkpoint))
     content = page_data(session.tokenizer, encoded, np.moveaxis(weights, 0, 2))
     values = {"model": page.text(name), "data": page.data(content)}

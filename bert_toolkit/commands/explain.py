@@ -116,11 +116,14 @@ def run(options: Options) -> int:
         files.check_output(options.output_file)
     from bert_toolkit.inference.explainer import Explainer
 
-    explainer = Explainer.of(options, options.max_seq_length)
     how = (options.label, options.method, options.steps, options.align, options.batch_size)
     on_screen = options.output_file in (None, files.STREAM)
     inexact = cut = 0
-    with open_sink(options) as sink, Progress("explaining", "texts", quiet=on_screen) as progress:
+    with (
+        Explainer.from_options(options, options.max_seq_length) as explainer,
+        open_sink(options) as sink,
+        Progress("explaining", "texts", quiet=on_screen) as progress,
+    ):
         for text in read_texts(options):
             explanation = explainer.explain_one(text, *how)
             sink.write(explanation)

@@ -186,6 +186,19 @@ class TextModel:
 
     _model: InferenceSession
 
+    @classmethod
+    def from_options(
+        cls: type[Model], options: ModelOptions, max_seq_length: Optional[int] = None
+    ) -> Model:
+        """Loads the model that a command's flags name; errors name flags."""
+        model = cls.__new__(cls)
+        model._load(options, max_seq_length)
+        return model
+
+    def _load(self, options: ModelOptions, max_seq_length: Optional[int]) -> None:
+        """Sets what the model has; of classes that commands load by flags."""
+        raise NotImplementedError
+
     @property
     def tokenizer(self) -> FullTokenizer:
         """The model's own."""

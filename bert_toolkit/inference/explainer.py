@@ -23,7 +23,6 @@ from bert_toolkit.inference.explanation import (
     WordShare,
 )
 from bert_toolkit.inference.text_classifier import TextClassifier
-from bert_toolkit.options import ModelOptions
 from bert_toolkit.problems import REGRESSION
 from bert_toolkit.tasks.classification import classifier_network
 from bert_toolkit.text.encoding import Encoded, SequenceEncoder
@@ -45,13 +44,6 @@ class Explainer(TextClassifier):
     """A classifier that tells the share of each word in its answers, too."""
 
     _network = staticmethod(classifier_network.gradient_network)
-
-    @classmethod
-    def of(cls, options: ModelOptions, max_seq_length: Optional[int] = 128) -> "Explainer":
-        """Loads the model that a command's flags name, as errors do."""
-        explainer = cls.__new__(cls)
-        explainer._load(options, max_seq_length)
-        return explainer
 
     def explain(
         self,

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import ClassVar, NamedTuple, Optional, TypeVar
+from typing import ClassVar, NamedTuple, Optional
 
 import modeling
 from bert_toolkit.checkpoints import model_directory
@@ -45,8 +45,6 @@ def _masked_lm_network(config: modeling.BertConfig) -> Network:
 
 NEXT_SENTENCE = Head("next-sentence", network.next_sentence_network, "probabilities")
 
-Model = TypeVar("Model", bound="PretrainedModel")
-
 
 class PretrainedModel(TextModel):
     """A model with the head HEAD; WHOLE are tokens that stay whole in text."""
@@ -73,15 +71,6 @@ class PretrainedModel(TextModel):
         with arguments_named():
             options = ModelOptions(bert_dir=bert_dir, init_checkpoint=init_checkpoint)
             self._load(options, max_seq_length)
-
-    @classmethod
-    def from_options(
-        cls: type[Model], options: ModelOptions, max_seq_length: Optional[int] = None
-    ) -> Model:
-        """Loads the model that a command's flags name; errors name flags."""
-        model = cls.__new__(cls)
-        model._load(options, max_seq_length)
-        return model
 
     def _load(self, options: ModelOptions, max_seq_length: Optional[int]) -> None:
         files = model_directory.find(options)
