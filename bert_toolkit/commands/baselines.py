@@ -187,13 +187,13 @@ def tfidf(data: Data, examples: Sequence[Example]) -> np.ndarray:
         analyzer="char_wb", ngram_range=(2, 7), min_df=2, sublinear_tf=True, dtype=np.float32
     )
     try:
-        train = vectorizer.fit_transform(map(_text, data.train))
+        train = vectorizer.fit_transform(example.text for example in data.train)
     except ValueError:
         raise UserError(
             f"train: no characters in a row that two of {len(data.train)} texts share; TF-IDF needs"
             " more training data"
         ) from None
-    texts = vectorizer.transform(map(_text, examples))
+    texts = vectorizer.transform(example.text for example in examples)
     values = np.array([data.problem.values(example.label) for example in data.train])
     if data.problem.kind == REGRESSION:
         return Ridge(1.0).fit(train, values[:, 0]).predict(texts)[:, None]
@@ -204,10 +204,6 @@ def tfidf(data: Data, examples: Sequence[Example]) -> np.ndarray:
     probabilities = np.zeros((len(examples), len(data.problem.labels)))
     probabilities[:, model.classes_] = model.predict_proba(texts)
     return _logits(data, probabilities)
-
-
-def _text(example: Example) -> str:
-    return f"{example.text_a}\n{example.text_b}" if example.text_b else example.text_a
 
 
 def _logits(data: Data, probabilities: Any) -> np.ndarray:

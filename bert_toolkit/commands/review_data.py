@@ -363,8 +363,8 @@ def near_duplicates(data: Data, parts: Sequence[Part], options: Options) -> Iter
         logging.info("duplicates: no split beside the training data; pass --eval_file, say")
         return
     vectorizer = TfidfVectorizer(analyzer="char", ngram_range=(3, 5), dtype=np.float32)
-    vectorizer.fit(_text(one) for part in parts for one in part.examples)
-    vectors = [vectorizer.transform(map(_text, part.examples)) for part in parts]
+    vectorizer.fit(one.text for part in parts for one in part.examples)
+    vectors = [vectorizer.transform(example.text for example in part.examples) for part in parts]
     found = []
     total = sum(len(part.examples) for part in parts[1:])
     with Progress("comparing texts", "rows", total) as progress:
@@ -454,17 +454,13 @@ def _finding(
     places += ["..."] if len(others) > 3 else []
     label = _shown_label(example)
     return Finding(
-        name, part.file, example.line, label, alternative, score, " ".join(places), _text(example)
+        name, part.file, example.line, label, alternative, score, " ".join(places), example.text
     )
 
 
 def _shown_label(example: Example) -> str:
     label = example.label
     return ",".join(label) if isinstance(label, tuple) else "" if label is None else str(label)
-
-
-def _text(example: Example) -> str:
-    return f"{example.text_a}\n{example.text_b}" if example.text_b else example.text_a
 
 
 # --- Output ---

@@ -51,6 +51,11 @@ class Example(NamedTuple):
     slices: tuple[str, ...] = ()
 
     @property
+    def text(self) -> str:
+        """The text, or both of a pair on lines of their own."""
+        return f"{self.text_a}\n{self.text_b}" if self.text_b else self.text_a
+
+    @property
     def is_blank(self) -> bool:
         """Whether there is no text in it."""
         return not (self.text_a + (self.text_b or "")).strip()
