@@ -32,9 +32,7 @@ from bert_toolkit import cli
 from bert_toolkit.errors import UserError
 from bert_toolkit.io import files
 from bert_toolkit.options import (
-    CHOOSING_THE_BEST,
     CheckpointOptions,
-    DeviceOptions,
     ModelOptions,
     RuleOptions,
     TokenizerOptions,
@@ -144,17 +142,10 @@ class Options(run_classifier.Options):
             "ngram_probability",
         ),
         "Training": ("num_train_epochs", "warmup_proportion", TrainingOptions, CheckpointOptions),
-        "Choosing the best model": CHOOSING_THE_BEST,
-        "Evaluation and prediction": (
-            "checkpoint",
-            "eval_batch_size",
-            "predict_batch_size",
-            "calibrate",
-            "reject_below",
-            "slice_column",
-            "slice_by_length",
-        ),
-        "Device": (DeviceOptions,),
+        **{
+            name: run_classifier.Options.GROUPS[name]
+            for name in ("Choosing the best model", "Evaluation and prediction", "Device")
+        },
     }
 
     def data_conflicts(self) -> list[str]:

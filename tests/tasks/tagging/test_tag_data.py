@@ -249,9 +249,7 @@ def test_rows_to_evaluate_on_are_never_trained_on(tmp_path):
     assert (whole.train, len(whole.dev)) == (alone.train, 6)
     other = load(tmp_path, text, do_eval=True, seed=7, **both)
     assert other.dev != whole.dev
-    kept = load(tmp_path, text, do_eval=True, seed=7, split_seed=whole_seed(), **both)
+    kept = load(
+        tmp_path, text, do_eval=True, seed=7, split_seed=run_token_classifier.Options.seed, **both
+    )
     assert kept.dev == whole.dev
-
-
-def whole_seed():
-    return run_token_classifier.Options(output_dir="x", train_file="x").seed
