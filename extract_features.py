@@ -259,7 +259,13 @@ def run(options: Options) -> int:
     if options.projector == VOCABULARY:
         return project_vocabulary(options)
     check_files(options)
-    from bert_toolkit.checkpoints import checkpoint_files, model_directory, restore, training_notes
+    from bert_toolkit.checkpoints import (
+        checkpoint_files,
+        constants,
+        model_directory,
+        restore,
+        training_notes,
+    )
     from bert_toolkit.features import vectors
     from bert_toolkit.training import model_functions, precision
     from bert_toolkit.training.trainer import BatchSizes, Trainer
@@ -294,6 +300,7 @@ def run(options: Options) -> int:
         static_shapes=options.static_shapes,
         shown=options.show_examples,
     )
+    line_count = count_lines(options.input_file)
     with checkpoint_files.as_tensorflow(model.init_checkpoint) as init_checkpoint:
         compute = dataclasses.replace(
             options.compute(), one_hot_embeddings=options.use_one_hot_embeddings
@@ -310,6 +317,7 @@ def run(options: Options) -> int:
                 init_checkpoint,
                 options.use_tpu,
                 if_untrained=restore.ANOTHER_CHECKPOINT,
+                constant_kernels=constants.precision(options, line_count),
             ),
             None,
             options,
@@ -317,7 +325,7 @@ def run(options: Options) -> int:
         )
         finish = lines.Finish(options.pooling, options.normalize, options.word_vector)
         found = lines.in_order(trainer.predict(line_input), line_input, finish)
-        count = write(found, line_input, sink, count_lines(options.input_file))
+        count = write(found, line_input, sink, line_count)
     line_input.warn()
     return count
 

@@ -19,6 +19,7 @@ The ways take turns; medians.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import statistics
@@ -162,9 +163,10 @@ def run_ours(arguments, work, batches, parts=1, xla=False, **choices):
             tf.train.get_or_create_global_step()
             if infer:
                 places["unique_ids"] = tf.zeros([BATCH], tf.int32)
-                fetched = network(places, "infer").predictions["layer_-1"]
+                with _kernels(network, weights, compute.precision) as kernels:
+                    fetched = network(places, "infer").predictions["layer_-1"]
                 if weights:
-                    fitting = restore.fit(weights, tf.trainable_variables())
+                    fitting = restore.fit(weights, [*tf.trainable_variables(), *kernels])
                     restore.restore_at_start(weights, fitting)
             else:
                 model_fn = model_functions.make(network, directory, weights, training=training)
@@ -178,6 +180,25 @@ def run_ours(arguments, work, batches, parts=1, xla=False, **choices):
                     session.run(fetched, feed)
                     seconds.append(time.perf_counter() - start)
     return seconds
+
+
+def _kernels(network, weights, precision):
+    """Makes constants of kernels, as prediction of many sequences does in half precision."""
+    import tensorflow.compat.v1 as tf
+
+    from bert_toolkit.checkpoints import checkpoint_files, constants
+
+    if precision == "float32":
+        return contextlib.nullcontext([])
+    if weights:
+        read = tf.train.load_checkpoint(weights.prefix).get_tensor
+        return constants.kernels(checkpoint_files.shapes(weights.prefix), read, precision)
+    with tf.Graph().as_default():  # as many as the network has, with random values
+        names = ("unique_ids", "input_ids", "input_mask", "segment_ids")
+        network({name: tf.ones([1, 8], tf.int32) for name in names}, "infer")
+        shapes = {one.op.name: one.shape.as_list() for one in tf.trainable_variables()}
+    draw = np.random.default_rng(1).normal
+    return constants.kernels(shapes, lambda name: draw(0, 0.02, shapes[name]), precision)
 
 
 def run_torch(arguments, work, batches, bfloat16=False):

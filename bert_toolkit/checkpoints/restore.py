@@ -129,7 +129,9 @@ def check_complete(fitting: Fit, source: str, advice: str = ANOTHER_CHECKPOINT) 
 
 def restore_at_start(weights: Weights, fitting: Fit) -> None:
     """Makes the variables of the current graph that fit start with the checkpoint's values."""
-    tf.train.init_from_checkpoint(weights.prefix, {name: name for name in fitting.restored})
+    variables = {variable.op.name for variable in tf.global_variables()}
+    names = [name for name in fitting.restored if name in variables]  # the others are constants
+    tf.train.init_from_checkpoint(weights.prefix, {name: name for name in names})
 
 
 def load(session: Any, checkpoint: str, if_untrained: str = ANOTHER_CHECKPOINT) -> Fit:

@@ -9,7 +9,7 @@ from typing import Any, Optional
 import tensorflow.compat.v1 as tf
 from absl import logging
 
-from bert_toolkit.checkpoints import checkpoint_files, model_directory, training_notes
+from bert_toolkit.checkpoints import checkpoint_files, constants, model_directory, training_notes
 from bert_toolkit.errors import UserError
 from bert_toolkit.io import files, metrics_files
 from bert_toolkit.io.progress import Progress
@@ -264,7 +264,13 @@ class Finetuning:
         count = 0
         with checkpoint_files.as_tensorflow(checkpoint) as weights:
             assert weights
-            model_fn = model_functions.make(self._network, None, weights, options.use_tpu)
+            model_fn = model_functions.make(
+                self._network,
+                None,
+                weights,
+                options.use_tpu,
+                constant_kernels=constants.precision(options, len(split.owners)),
+            )
             sizes = BatchSizes(predict=batch_size)
             trainer = Trainer(model_fn, None, options, sizes, quiet=True)
             data = input_pipeline.RecordInput([split.path], self.task.schema(), reading)

@@ -1,5 +1,6 @@
 """From a stage's network to an Estimator's model function: weights, training step, display."""
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Optional
 
@@ -8,7 +9,7 @@ from absl import logging
 
 import modeling
 import optimization
-from bert_toolkit.checkpoints import checkpoint_files, restore
+from bert_toolkit.checkpoints import checkpoint_files, constants, restore
 from bert_toolkit.compute import ComputeOptions
 from bert_toolkit.errors import UserError
 from bert_toolkit.training import cluster, estimator_api, hooks, output_dir, training_step
@@ -47,6 +48,7 @@ def make(
     use_tpu: bool = False,
     training: Optional[Training] = None,
     if_untrained: str = "train first (--do_train)",
+    constant_kernels: Optional[str] = None,
 ) -> Callable[..., Any]:
     """Returns a model function (features, labels, mode, params) -> TPUEstimatorSpec.
 
@@ -57,6 +59,8 @@ def make(
       use_tpu: whether the function runs on a TPU.
       training: needed in mode TRAIN.
       if_untrained: what to do where the weights lack a part of the network.
+      constant_kernels: the precision of layers whose kernels are to be constants of the graph, in
+        mode PREDICT with the weights of `init_checkpoint` (see constants.py); None for variables.
     """
 
     def model_fn(features, labels, mode, params):
@@ -70,8 +74,14 @@ def make(
                 train_op=step.operation,
                 training_hooks=[_progress(step, training, model_dir)],
             )
-        outputs = network(features, mode)
-        scaffold_fn = _initial_weights(mode, model_dir, init_checkpoint, use_tpu, if_untrained)
+        # A checkpoint in model_dir would go before the initial one.
+        is_constant = mode == PREDICT and init_checkpoint and model_dir is None
+        precision = constant_kernels if is_constant else None
+        with _kernels(init_checkpoint, precision) as kernels:
+            outputs = network(features, mode)
+        scaffold_fn = _initial_weights(
+            mode, model_dir, init_checkpoint, use_tpu, if_untrained, kernels
+        )
         spec = {"mode": mode, "loss": outputs.loss, "scaffold_fn": scaffold_fn}
         if mode == PREDICT:
             spec["predictions"] = dict(outputs.predictions)
@@ -89,6 +99,17 @@ def make(
         return estimator_api.load().tpu.TPUEstimatorSpec(**spec)
 
     return model_fn
+
+
+def _kernels(
+    init_checkpoint: Optional[checkpoint_files.Weights], precision: Optional[str]
+) -> contextlib.AbstractContextManager[list[tf.Tensor]]:
+    """Lets a network have kernels of the checkpoint as constants, unless `precision` is None."""
+    if init_checkpoint is None or precision is None:
+        return contextlib.nullcontext([])
+    shapes = checkpoint_files.shapes(init_checkpoint.prefix)
+    read = tf.train.load_checkpoint(init_checkpoint.prefix).get_tensor
+    return constants.kernels(shapes, read, precision)
 
 
 def _progress(
@@ -114,8 +135,11 @@ def _initial_weights(
     init_checkpoint: Optional[checkpoint_files.Weights],
     use_tpu: bool,
     if_untrained: str = "",
+    kernels: Sequence[tf.Tensor] = (),
 ):
     """Decides where the weights of the network just built come from, and checks that they fit.
+
+    The `kernels` are constants, which have their weights already.
 
     Returns:
       The function that TPUs need to be told the initial values, or None.
@@ -134,11 +158,11 @@ def _initial_weights(
             )
         logging.info("starting from random weights")
         return None
-    fitting = restore.fit(init_checkpoint, variables)
+    fitting = restore.fit(init_checkpoint, [*variables, *kernels])
     logging.info("%s: %s", init_checkpoint.source, fitting.text())
     if logging.level_debug():
         there = checkpoint_files.shapes(init_checkpoint.prefix)
-        logging.debug("%s", restore.origins(fitting, there, variables))
+        logging.debug("%s", restore.origins(fitting, there, [*variables, *kernels]))
     restore.warn_of_new_encoder_variables(fitting)
     if not training:
         restore.check_complete(fitting, init_checkpoint.source, if_untrained)

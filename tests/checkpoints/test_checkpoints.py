@@ -1,4 +1,5 @@
 import logging
+import re
 import shutil
 
 import numpy as np
@@ -8,9 +9,11 @@ from conftest import GOLDEN
 from safetensors.numpy import save_file
 
 import modeling
-from bert_toolkit.checkpoints import checkpoint_files, hugging_face_names, restore
+from bert_toolkit.checkpoints import checkpoint_files, constants, hugging_face_names, restore
+from bert_toolkit.compute import ComputeOptions
 from bert_toolkit.errors import UserError
 from bert_toolkit.features import vectors
+from bert_toolkit.options import DeviceOptions
 from bert_toolkit.training import model_functions
 from bert_toolkit.training.estimator_api import PREDICT
 
@@ -243,3 +246,48 @@ def test_where_every_variable_comes_from_is_told():
             "output_weights [3, 4]: new",
             "cls/predictions/output_bias [9]: left out",
         ]
+
+
+def predicted(constant_kernels):
+    """Returns what the golden model predicts in bfloat16, and the names of its variables."""
+    with tf.Graph().as_default():
+        features = {
+            name: tf.constant(BATCH[name]) for name in ("input_ids", "input_mask", "segment_ids")
+        }
+        features["unique_ids"] = tf.range(8)
+        model_fn = model_functions.make(
+            vectors.network(CONFIG, [-1], ComputeOptions(precision="bfloat16")),
+            None,
+            checkpoint_files.Weights(PREFIX, PREFIX),
+            constant_kernels=constant_kernels,
+        )
+        layer = model_fn(features, None, PREDICT, {}).predictions["layer_-1"]
+        with tf.Session() as session:
+            session.run(tf.global_variables_initializer())
+            return session.run(layer), {one.op.name for one in tf.trainable_variables()}
+
+
+def test_kernels_as_constants_give_the_same_numbers(monkeypatch):
+    plain, variables = predicted(None)
+    found, left = predicted("bfloat16")
+    np.testing.assert_array_equal(found, plain)
+    kernels = {name for name in variables if re.search(r"^bert/encoder/.*/kernel$", name)}
+    assert len(kernels) == 6 * CONFIG.num_hidden_layers
+    assert left == variables - kernels
+    monkeypatch.setattr(constants, "MOST_BYTES", 1000)
+    assert predicted("bfloat16")[1] == variables
+
+
+@pytest.mark.parametrize(
+    ("precision", "xla", "sequences", "expected"),
+    [
+        ("bfloat16", False, 2000, "bfloat16"),
+        ("bfloat16", False, 1999, None),
+        ("bfloat16", False, None, None),
+        ("bfloat16", True, 2000, None),
+        ("float32", False, 2000, None),
+    ],
+)
+def test_constants_where_they_are_quicker(precision, xla, sequences, expected):
+    device = DeviceOptions(precision=precision, xla=xla)
+    assert constants.precision(device, sequences) == expected
