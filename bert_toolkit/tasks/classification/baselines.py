@@ -80,7 +80,7 @@ class Drawn(Baseline):
         generator = np.random.default_rng(self.settings["seed"])
         shares = self.arrays["shares"]
         if self.problem.kind == MULTI:
-            drawn = generator.random((len(examples), len(shares))) < shares
+            drawn = 1.0 * (generator.random((len(examples), len(shares))) < shares)
         else:
             drawn = np.eye(len(shares))[generator.choice(len(shares), len(examples), p=shares)]
         return _logits(self.problem, drawn)
@@ -414,7 +414,7 @@ def save(directory: str, baseline: Baseline, metric: str) -> None:
     task_file.write(directory, baseline.problem, metric)
     with files.replacing(paths) as [weights, description]:
         with files.open_binary(weights, "wb") as writer:
-            np.savez(writer, **baseline.arrays)
+            np.savez(writer, **dict(baseline.arrays))  # type: ignore[arg-type]
         with files.open_binary(description, "wb") as writer:
             writer.write((json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
 
