@@ -9,7 +9,7 @@ from bert_toolkit.pages.page import text
 
 # Of a chart, in units of its own: it is drawn as wide as there is place.
 WIDTH, HEIGHT = 480, 300
-LEFT, RIGHT, TOP, BOTTOM = 56, 12, 12, 46
+LEFT, RIGHT, TOP, BOTTOM = 66, 12, 12, 46
 # Rows of the table of a chart's numbers: of more points, that many are taken.
 MOST_NUMBERS = 60
 
@@ -144,7 +144,8 @@ def _powers(scale: _Scale) -> list[float]:
     """Returns the numbers 1, 2 and 5 times powers of ten on an axis."""
     powers = range(math.floor(math.log10(scale.low)), math.ceil(math.log10(scale.high)) + 1)
     numbers = [factor * 10.0**power for power in powers for factor in (1, 2, 5)]
-    return [number for number in numbers if scale.low <= number <= scale.high]
+    inside = [number for number in numbers if scale.low <= number <= scale.high]
+    return inside if len(inside) > 1 else [n for n in scale.ticks() if n > 0]
 
 
 def _labels(across: str, up: str) -> list[str]:

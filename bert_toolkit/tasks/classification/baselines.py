@@ -102,7 +102,7 @@ class Keywords(Baseline):
         for row, example in enumerate(examples):
             for match in pattern.findall(example.text.lower()) if pattern else ():
                 found = " ".join(match.split())
-                counts[row] += [found in phrases[name] for name in self.problem.labels]
+                counts[row] += [found in phrases.get(name, ()) for name in self.problem.labels]
         return counts
 
     def logits(self, examples: Sequence[Example]) -> np.ndarray:

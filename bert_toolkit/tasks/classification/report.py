@@ -321,7 +321,7 @@ def _rejection(run: Run) -> str:
     if below:
         answered = sure >= below
         note += (
-            f" --reject_below has chosen {below:.4f}: {answered.mean():.1%} are answered, "
+            f" --reject_below has chosen {below:.4f}: {100 * answered.mean():.1f} % are answered, "
             f"{right[answered].mean():.4f} of them right."
             if answered.any()
             else f" --reject_below has chosen {below:.4f}: none is answered."
@@ -354,40 +354,39 @@ def _slices(run: Run) -> str:
 
 def _training(run: Run) -> str:
     """Returns charts of loss and metrics by step."""
-    lines = [line for line in run.training_log if "loss" in line]
-    parts = []
-    series = []
-    if lines:
-        steps = [float(line["step"]) for line in lines]
-        losses = [float(line["loss"]) for line in lines]
-        series.append(Series("training, each line", list(zip(steps, losses)), "first faint"))
-        width = max(1, round(SMOOTHED * len(lines)))
-        if width > 1:
-            means = [np.mean(losses[max(0, n - width + 1) : n + 1]) for n in range(len(losses))]
-            name = f"training, mean of {width} lines"
-            series.append(Series(name, [*zip(steps, map(float, means))], "first"))
-    dev = [(float(line["step"]), float(line["eval_loss"])) for line in run.evaluation_log]
+    parts, series = [], []
+    losses = _points(run.training_log, "loss")
+    width = round(SMOOTHED * len(losses))
+    if losses:
+        faint = " faint" if width > 1 else ""
+        series.append(Series("training, each line", losses, f"first{faint}"))
+    if width > 1:
+        numbers = [loss for _, loss in losses]
+        means = [np.mean(numbers[max(0, n - width + 1) : n + 1]) for n in range(len(numbers))]
+        smoothed = [(step, float(mean)) for (step, _), mean in zip(losses, means)]
+        series.append(Series(f"training, mean of {width} lines", smoothed, "first"))
+    dev = _points(run.evaluation_log, "eval_loss")
     if dev:
         series.append(Series("dev", dev, "second dots joined dashed"))
     if series:
         parts.append(chart("Loss", Axis("step"), Axis("loss"), series))
-    metric = f"eval_{run.metric}"
-    points = [
-        (float(line["step"]), float(line[metric])) for line in run.evaluation_log if metric in line
-    ]
+    points = _points(run.evaluation_log, f"eval_{run.metric}")
     if points:
-        title = f"{_name(metric).capitalize()} on the dev data"
-        one = Series(_name(metric), points, "second dots joined dashed")
-        parts.append(chart(title, Axis("step"), Axis(_name(metric)), [one]))
-    rates = [
-        (float(line["step"]), float(line["learning_rate"]))
-        for line in lines
-        if "learning_rate" in line
-    ]
+        name = _name(run.metric)
+        title = f"{name[:1].upper()}{name[1:]} on the dev data"
+        one = Series(name, points, "second dots joined dashed")
+        parts.append(chart(title, Axis("step"), Axis(name), [one]))
+    rates = _points(run.training_log, "learning_rate")
     if rates:
         one = Series("learning rate", rates, "first")
         parts.append(chart("Learning rate", Axis("step"), Axis("learning rate", 0.0), [one]))
     return f'<div class="charts">{"".join(parts)}</div>' if parts else ""
+
+
+def _points(log: Sequence[Mapping[str, Any]], name: str) -> list[tuple[float, float]]:
+    """Returns (step, number) of the lines of a log that have a finite number of that name."""
+    found = [(float(line["step"]), float(line[name])) for line in log if name in line]
+    return [(step, number) for step, number in found if math.isfinite(number)]
 
 
 def _learning_curve(run: Run) -> str:
@@ -427,6 +426,10 @@ def _top_losses(run: Run, max_shown: int) -> str:
     wide = max(map(len, lines))
     header = [*header, *(["second text"] * (wide - len(header)))]
     rows = [[*line, *[""] * (wide - len(line))] for line in lines[:max_shown]]
+    if run.problem is not None and run.problem.kind == REGRESSION:
+        column = header.index("prediction")
+        for row in rows:
+            row[column] = shown(float(row[column]))
     note = "<p>The texts that cost the model most; wrong labels are found among them.</p>"
     return note + table("Top losses", header, rows)
 
