@@ -25,6 +25,7 @@ import numpy as np
 from absl import logging
 
 from bert_toolkit import cli
+from bert_toolkit.checkpoints import task_file
 from bert_toolkit.errors import UserError
 from bert_toolkit.io import files, metrics_files
 from bert_toolkit.options import ModelOptions, check, option
@@ -32,6 +33,7 @@ from bert_toolkit.problems import MULTI, REGRESSION, SINGLE, Problem
 from bert_toolkit.tasks.classification import baselines, scores, task_data
 from bert_toolkit.tasks.classification.data_options import DataOptions
 from bert_toolkit.tasks.classification.task_data import Example
+from bert_toolkit.tasks.start import BEST
 
 # Samples that an interval is made of.
 RESAMPLES = 1000
@@ -118,6 +120,8 @@ def run(options: Options) -> list[dict[str, Any]]:
     if options.output_file:
         files.check_output(options.output_file)
     problem, metric, examples = _load(options, directories[0])
+    for directory in directories:  # before any is computed
+        _order(directory, _problem_of(directory), problem)
     judged = []
     for directory in directories:
         logging.info("%s: %s texts", directory, f"{len(examples):,}")
@@ -131,7 +135,7 @@ def run(options: Options) -> list[dict[str, Any]]:
 
 def _load(options: Options, first: str) -> tuple[Problem, str, list[Example]]:
     """Returns what is predicted, the metric that decides, and the texts."""
-    model_dirs = [first, os.path.join(first, "best")]
+    model_dirs = _model_dirs(first)
     wanted = task_data.Wanted(False, True, False)
     data = task_data.load(options.task(), options, wanted, options.seed, model_dirs)
     part = task_data.TEST if options.test_split else ""
@@ -142,6 +146,25 @@ def _load(options: Options, first: str) -> tuple[Problem, str, list[Example]]:
 
 
 # --- Models and baselines ---
+
+
+def _model_dirs(directory: str) -> list[str]:
+    """Returns where it may say what a model predicts."""
+    return [directory, os.path.join(directory, BEST)]
+
+
+def _problem_of(directory: str) -> Problem:
+    """Returns what a model or a baseline predicts.
+
+    Raises:
+      UserError: there is none.
+    """
+    found = task_file.read(_model_dirs(directory))
+    if found is None:
+        raise UserError(
+            f"{directory}: no {task_file.NAME} in it; expected a trained classifier or a baseline"
+        )
+    return found
 
 
 def _judge(

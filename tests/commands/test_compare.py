@@ -132,7 +132,9 @@ def test_what_cannot_be_compared(tmp_path, kept):
     own = {"task_name": None, "data_dir": None, "eval_file": str(rows)}
     assert "label 'great', expected one of 0, 1" in message(kept / "tf-idf", **own)
     (tmp_path / "empty").mkdir()
-    assert message(kept / "tf-idf", tmp_path / "empty").startswith(f"directory={tmp_path}/empty: ")
+    assert message(kept / "tf-idf", tmp_path / "empty") == (
+        f"{tmp_path}/empty: no task.json in it; expected a trained classifier or a baseline"
+    )
 
 
 @pytest.mark.parametrize(

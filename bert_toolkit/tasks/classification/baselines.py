@@ -371,6 +371,8 @@ def read_phrases(path: str, problem: Problem) -> dict[str, set[str]]:
             if not isinstance(given, list):
                 raise UserError(f"{path}: {label!r} has {given!r}, no list; {expected}")
             phrases[label] = {" ".join(phrase.lower().split()) for phrase in given} - {""}
+    except UserError:
+        raise
     except (ValueError, AttributeError, TypeError) as error:
         raise UserError(f"{path}: {error}; {expected}") from None
     if found:
@@ -449,6 +451,8 @@ def load(directory: str, flag: str) -> Baseline:
         shapes = {name: values.shape for name, values in arrays.items()}
         if shapes != found.shapes():
             raise ValueError(f"{WEIGHTS} has {_shown(shapes)}; expected {_shown(found.shapes())}")
+    except UserError:
+        raise
     except (ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile, EOFError) as error:
         raise UserError(
             f"{directory}: a damaged baseline ({type(error).__name__}: {error}); make it again with"

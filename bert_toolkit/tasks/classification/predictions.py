@@ -140,8 +140,9 @@ def read_evaluated(path: str, problem: Problem) -> Evaluated:
     Raises:
       UserError: the file is damaged, or of another problem.
     """
+    text = files.read_text(path)
     try:
-        lines = [json.loads(line) for line in files.read_text(path).splitlines()]
+        lines = [json.loads(line) for line in text.splitlines()]
         values = [problem.values(_label(problem, line["label"])) for line in lines]
         targets = np.array(values) if problem.kind == MULTI else np.array(values)[:, 0]
         return Evaluated(np.array([_numbers(problem, line) for line in lines]), targets)
