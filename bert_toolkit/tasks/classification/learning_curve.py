@@ -10,7 +10,9 @@ from absl import logging
 
 from bert_toolkit.errors import UserError
 from bert_toolkit.io import files, metrics_files
+from bert_toolkit.options import check
 from bert_toolkit.tasks.classification import task_data
+from bert_toolkit.training import cluster
 
 TABLE = "learning_curve.tsv"
 ALL = "all"
@@ -67,26 +69,28 @@ def run(options: Any, run_once: Callable[[Any], dict[str, Any]]) -> dict[str, An
     Raises:
       UserError: there are less rows, or an input cannot be used.
     """
+    check(cluster.conflicts(options))
+    wanted = task_data.Wanted(True, False, False)
+    data = task_data.load(options.task(), options, wanted, options.seed, [])
+    main = f"eval_{options.best_metric or data.metric}"
     table: list[dict[str, Any]] = []
     metrics: dict[str, Any] = {}
-    for rows, one in _runs(options, _sizes(options)):
+    for rows, one in _runs(options, _sizes(options, len(data.train or ()))):
         logging.info("%s rows, seed %d", f"{rows:,}", one.seed)
         metrics = run_once(one)
         measured = {name: metrics[name] for name in metrics if name.startswith("eval_")}
-        table.append({"rows": rows, "seed": one.seed, **measured})
+        # The metric that decides is the first.
+        row = {"rows": rows, "seed": one.seed, main: metrics.get(main, ""), **measured}
+        table.append(row)
         _write(os.path.join(options.output_dir, TABLE), table)
-    metric = f"eval_{options.best_metric}" if options.best_metric else None
-    for line in shown(points(table, metric or _main(table))):
+    logging.info("%s", main.removeprefix("eval_"))
+    for line in shown(points(table, main)):
         logging.info("%s", line)
     return metrics
 
 
-def _sizes(options: Any) -> list[tuple[str, int]]:
-    """Returns the sizes as they are given, and how many rows they are."""
-    wanted = task_data.Wanted(True, False, False)
-    data = task_data.load(options.task(), options, wanted, options.seed, [])
-    assert data.train is not None
-    total = len(data.train)
+def _sizes(options: Any, total: int) -> list[tuple[str, int]]:
+    """Returns the sizes as they are given, and how many of all rows they are."""
     sizes = [(size, total if size == ALL else int(size)) for size in options.learning_curve]
     too_large = [size for size, rows in sizes if rows > total]
     if too_large:
@@ -139,25 +143,24 @@ def read(directory: str) -> list[dict[str, Any]]:
         return []
     header, *lines = [line.split("\t") for line in files.read_text(path).splitlines()]
     try:
-        return [{name: float(cell) for name, cell in zip(header, line) if cell} for line in lines]
-    except ValueError as error:
+        found = [{name: float(cell) for name, cell in zip(header, line) if cell} for line in lines]
+        main_metric(found)
+        return found
+    except (ValueError, IndexError, StopIteration) as error:
         raise UserError(f"{path}: {error}; expected the table that --learning_curve made") from None
 
 
-def _main(table: Sequence[Mapping[str, Any]]) -> str:
-    """Returns the metric of a table to show: the first of these that it has."""
-    return next(
-        name
-        for name in ("eval_f1_micro", "eval_accuracy", "eval_spearman", "eval_loss")
-        if name in table[0]
-    )
+def main_metric(table: Sequence[Mapping[str, Any]]) -> str:
+    """Returns the metric that decides, "eval_...": the first of a table."""
+    return next(name for name in table[0] if name.startswith("eval_"))
 
 
 def points(table: Sequence[Mapping[str, Any]], metric: str) -> list[Point]:
     """Returns the mean of a metric, "eval_...", for each number of rows, the smallest first."""
     found = []
     for rows in sorted({int(row["rows"]) for row in table}):
-        values = [float(row[metric]) for row in table if row["rows"] == rows and metric in row]
+        of_rows = [row.get(metric, "") for row in table if row["rows"] == rows]
+        values = [float(value) for value in of_rows if value != ""]
         if values:
             deviation = statistics.stdev(values) if len(values) > 1 else None
             found.append(Point(rows, len(values), statistics.mean(values), deviation))

@@ -392,10 +392,7 @@ def _points(log: Sequence[Mapping[str, Any]], name: str) -> list[tuple[float, fl
 def _learning_curve(run: Run) -> str:
     if not run.curve:
         return ""
-    names = [f"eval_{run.metric}", "eval_accuracy", "eval_f1_micro", "eval_spearman", "eval_loss"]
-    metric = next((name for name in names if name in run.curve[0]), None)
-    if metric is None:
-        return ""
+    metric = learning_curve.main_metric(run.curve)
     points = learning_curve.points(run.curve, metric)
     errors = [one.deviation or 0.0 for one in points]
     of_points = [(float(one.rows), one.mean) for one in points]
