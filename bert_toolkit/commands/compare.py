@@ -37,6 +37,8 @@ from bert_toolkit.tasks.start import BEST
 
 # Samples that an interval is made of.
 RESAMPLES = 1000
+# Digits behind the point, of columns that have not four.
+DIGITS = {"ms_per_text": 3, "megabytes": 2}
 # Metrics that are shown beside the one that decides.
 SHOWN = {
     SINGLE: ("accuracy", "f1_macro", "loss", "calibration_error"),
@@ -341,7 +343,7 @@ def _cell(name: str, value: Any) -> str:
         return value
     if np.isnan(value):
         return ""
-    return f"{value:.{ {'ms_per_text': 3, 'megabytes': 2}.get(name, 4) }f}"
+    return f"{value:.{DIGITS.get(name, 4)}f}"
 
 
 def entry() -> None:
