@@ -42,6 +42,7 @@ from bert_toolkit.options import (
     window_option,
 )
 from bert_toolkit.tasks import start
+from bert_toolkit.tasks.classification import learning_curve
 from bert_toolkit.tasks.classification.data_options import DataOptions
 from bert_toolkit.text import encoding
 
@@ -80,6 +81,11 @@ class Options(DataOptions, ModelOptions, WindowOptions, FinetuneOptions):
     slice_by_length: bool = option(
         False, "List metrics by length too: for each quarter of the texts, by their tokens."
     )
+    learning_curve: Optional[list[str]] = option(
+        None,
+        "Train on so many rows each time, 500,1000,2000,all say, in rows_500/ and so on below"
+        " --output_dir, with each seed of --num_runs; learning_curve.tsv has the metrics.",
+    )
     output_dir: str = start.output_dir_option()
     max_seq_length: int = option(
         128, "Longest sequence in tokens, [CLS] and [SEP] included.", lower=4
@@ -104,6 +110,7 @@ class Options(DataOptions, ModelOptions, WindowOptions, FinetuneOptions):
         "Training": (
             "num_train_epochs",
             "warmup_proportion",
+            "learning_curve",
             "class_weights",
             "oversample",
             "label_smoothing",
@@ -128,6 +135,7 @@ class Options(DataOptions, ModelOptions, WindowOptions, FinetuneOptions):
         if not any(self.actions()):
             conflicts.append("nothing to do: pass --do_train, --do_eval or --do_predict")
         conflicts += self.finetune_conflicts(trains=self.actions()[0])
+        conflicts += learning_curve.conflicts(self)
         if self.oversample and self.class_weights:
             conflicts.append("--oversample and --class_weights: both for the same; choose one")
         if self.test_split and not (self.eval_file or self.eval_split):
@@ -159,6 +167,8 @@ def run(options: Options) -> dict[str, Any]:
     Raises:
       UserError: an input cannot be used.
     """
+    if options.learning_curve:
+        return learning_curve.run(options, lambda one: start.run(one, run_once))
     return start.run(options, run_once)
 
 

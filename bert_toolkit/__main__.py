@@ -20,6 +20,8 @@ COMMANDS = {
     "explain": "bert_toolkit.commands.explain",
     "distill": "bert_toolkit.commands.distill",
     "baselines": "bert_toolkit.commands.baselines",
+    "compare": "bert_toolkit.commands.compare",
+    "report": "bert_toolkit.commands.report",
     "review-data": "bert_toolkit.commands.review_data",
     "build-vocab": "bert_toolkit.commands.build_vocab",
     "extend-vocab": "bert_toolkit.commands.extend_vocab",

@@ -46,7 +46,7 @@ def run(command: Callable[[Any], Any], options_class: type, doc: Optional[str]) 
     groups = _define_all(options_class)
     signal.signal(signal.SIGTERM, _raise_terminated)
     try:
-        _parse(sys.argv, doc or "", groups)
+        _parse(sys.argv, doc or "", groups, _positional(options_class))
         _quiet_logs()
         command(_options_from_flags(options_class))
         sys.stdout.flush()
@@ -137,15 +137,26 @@ def _define(one: Option) -> str:
     return one.name
 
 
-def _parse(argv: list[str], doc: str, groups: Mapping[str, list[str]]) -> None:
+def _positional(options_class: Any) -> Optional[str]:
+    """Returns the name of the option that arguments without a flag are; None if none is."""
+    names = [one.name for one in options_of(options_class).values() if one.declared.positional]
+    return names[0] if names else None
+
+
+def _parse(
+    argv: list[str], doc: str, groups: Mapping[str, list[str]], positional: Optional[str]
+) -> None:
     if {"--help", "-help", "-h", "--helpshort", "--helpfull"} & set(argv[1:]):
         print(_help(doc, groups), flush=True)
         sys.exit(0)
+    flags.FLAGS.set_gnu_getopt(positional is not None)
     try:
         stray = flags.FLAGS(argv)[1:]
     except flags.Error as error:
         _usage_error(_plain_flag_error(str(error)))
-    if stray:
+    if stray and positional:
+        flags.FLAGS[positional].value = [*(flags.FLAGS[positional].value or []), *stray]
+    elif stray:
         previous = argv[argv.index(stray[0]) - 1].lstrip("-")
         boolean = previous in flags.FLAGS and flags.FLAGS[previous].boolean
         hint = (

@@ -32,6 +32,7 @@ class Declaration:
       required: whether the command line must have it.
       alias: a name of earlier versions, which still works.
       repeated: of several texts, whether each has a flag of its own, rather than commas between.
+      positional: of several texts, whether arguments without a flag are these.
     """
 
     help: str
@@ -41,6 +42,7 @@ class Declaration:
     required: bool = False
     alias: Optional[str] = None
     repeated: bool = False
+    positional: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,9 +72,12 @@ def option(
     required: bool = False,
     alias: Optional[str] = None,
     repeated: bool = False,
+    positional: bool = False,
 ) -> Any:
     """Returns a dataclass field that is an option of a command; see Declaration."""
-    declared = Declaration(help, lower, upper, tuple(choices), required, alias, repeated)
+    declared = Declaration(
+        help, lower, upper, tuple(choices), required, alias, repeated, positional
+    )
     return dataclasses.field(default=default, metadata={"declared": declared})
 
 

@@ -1,39 +1,44 @@
 r"""Judges simple classifiers by the measures of bert classify: is BERT worth it?
 
 Reads   the data of bert classify, by the same flags; perhaps a JSON file of label to words.
-Writes  a table to standard output, and to baselines.tsv in --output_dir, if that is given: a row
-        for the most frequent label, labels drawn by their frequency, the words of --keywords, and
-        logistic regression on TF-IDF of characters (2 to 7 of them), each on the dev data.
+Writes  a table to standard output, and with --output_dir to baselines.tsv there: a row for each
+        baseline, on the dev data; in OUTPUT/NAME/ each baseline, to predict with.
+
+Baselines, by NAME:
+  majority         the most frequent label (of numbers: mean)
+  uniform-random   labels drawn at random; weighted-random: by their frequency
+  keywords         the label with the most words and phrases of --keywords in a text
+  tf-idf           logistic regression on TF-IDF of 2 to 7 characters
+  tf-idf-sgd       stochastic gradient descent on these, rare labels repeated
+  words            a linear model of hashed words and pairs of words, in the manner of fastText
 
 Examples:
-  bert baselines --task_name=sst-2 --data_dir=sample_data/reviews
+  bert baselines --task_name=sst-2 --data_dir=sample_data/reviews --output_dir=out/baselines
+
+  bert baselines --baseline_dir=out/baselines/tf-idf --predict_file=- < lines.txt
 
   bert baselines --train_file=sample_data/reviews/train.tsv --eval_split=0.1
 """
 
 import dataclasses
-import json
 import os
-import re
-import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Optional
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Optional
 
 import numpy as np
 from absl import logging
 
 from bert_toolkit import cli
-from bert_toolkit.errors import UserError
 from bert_toolkit.io import files
 from bert_toolkit.options import check, option
-from bert_toolkit.problems import MULTI, REGRESSION, SINGLE
-from bert_toolkit.tasks.classification import scores, task_data
+from bert_toolkit.problems import MULTI
+from bert_toolkit.tasks.classification import baselines, predictions, scores, task_data
+from bert_toolkit.tasks.classification.baselines import Baseline
+from bert_toolkit.tasks.classification.calibration import OTHER, Calibration
 from bert_toolkit.tasks.classification.data_options import DataOptions
-from bert_toolkit.tasks.classification.task_data import Data, Example
+from bert_toolkit.tasks.classification.task_data import Example
 
 TABLE = "baselines.tsv"
-# Instead of 0 and 1, so that a wrong answer has a loss that is a number.
-UNSURE = 1e-3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,32 +47,51 @@ class Options(DataOptions):
 
     keywords: Optional[str] = option(
         None,
-        'JSON file of label to words, {"1": ["good", "great"], ...}: the label with the most of'
-        " its words in a text is the answer, the most frequent label where there is none.",
+        'JSON file of label to words and phrases, {"1": ["good", "not bad"], ...}: the label with'
+        " the most of them in a text is the answer; where none is ahead, there is none (which the"
+        " table has as answered and accuracy_answered), and the most frequent label counts.",
     )
-    seed: int = option(12345, "Of the division by --eval_split, and of drawing.")
-    output_dir: str = option("", "Directory for baselines.tsv.")
+    seed: int = option(12345, "Of the division by --eval_split, of drawing and of the order.")
+    baseline_dir: Optional[str] = option(
+        None,
+        "A baseline that was kept, OUTPUT/tf-idf say: predict --predict_file, or the test files of"
+        " a task, in the form of bert classify, and train nothing.",
+    )
+    output_dir: str = option(
+        "",
+        "Directory for baselines.tsv and the baselines, or for predictions; these stand beside the"
+        " baseline without it.",
+    )
 
     GROUPS: ClassVar = {
         "Data": (DataOptions,),
-        "Baselines": ("output_dir", "keywords", "seed"),
+        "Baselines": ("output_dir", "keywords", "seed", "baseline_dir"),
     }
 
     def __post_init__(self):
         conflicts = self.data_conflicts()
-        if self.is_custom and not self.train_file:
-            conflicts.append("--train_file is required (or --task_name)")
-        if self.is_custom and not (self.eval_file or self.eval_split):
-            conflicts.append("--eval_file or --eval_split is required")
+        if self.baseline_dir:
+            if self.is_custom and not self.predict_file:
+                conflicts.append("--baseline_dir: pass the --predict_file (or --task_name)")
+        elif self.is_custom:
+            if self.predict_file:
+                conflicts.append("--predict_file: pass the --baseline_dir to predict with")
+            if not self.train_file:
+                conflicts.append("--train_file is required (or --task_name)")
+            if not (self.eval_file or self.eval_split):
+                conflicts.append("--eval_file or --eval_split is required")
         check(conflicts)
 
 
-# A baseline: from training examples and texts to logits of these, [N, outputs].
-Baseline = Callable[[Data, Sequence[Example]], np.ndarray]
-
-
 def run(options: Options) -> dict[str, dict[str, float]]:
-    """Evaluates every baseline on the main dev split; returns and prints metrics by name."""
+    """Trains and evaluates every baseline, or predicts with one; returns metrics by title.
+
+    Raises:
+      UserError: an input cannot be used.
+    """
+    if options.baseline_dir:
+        predict(options, options.baseline_dir)
+        return {}
     data = task_data.load(
         options.task(), options, task_data.Wanted(True, True, False), options.seed, []
     )
@@ -75,34 +99,61 @@ def run(options: Options) -> dict[str, dict[str, float]]:
         files.make_directory(options.output_dir, "output_dir")
     for line in task_data.describe(data):
         logging.info("%s", line)
-    examples = data.dev[""]
-    targets = np.array([data.problem.values(example.label) for example in examples])
-    targets = targets if data.problem.kind == MULTI else targets[:, 0]
-    found = {}
-    for name, baseline in baselines(options, data).items():
-        start = time.monotonic()
-        found[name] = scores.score(data.problem, baseline(data, examples), targets)
-        logging.info("%s: %.1f s", name, time.monotonic() - start)
+    phrases = None
+    if options.keywords:
+        phrases = baselines.read_phrases(options.keywords, data.problem)
+    trained = baselines.train(data, options.seed, phrases)
+    found = {one.title: evaluate(one, data.dev[""]) for one in trained.values()}
     text = table(found)
     print(text, end="", flush=True)
     if options.output_dir:
+        for name, baseline in trained.items():
+            baselines.save(os.path.join(options.output_dir, name), baseline, data.metric)
         files.write_text(os.path.join(options.output_dir, TABLE), text)
     return found
 
 
-def baselines(options: Options, data: Data) -> dict[str, Baseline]:
-    """Returns the baselines that fit the problem, by name."""
-    if data.problem.kind == REGRESSION:
-        return {"mean": mean, "tf-idf, ridge regression": tfidf}
-    found: dict[str, Baseline] = {"majority": majority}
-    if data.problem.kind == SINGLE:
-        generator = np.random.default_rng(options.seed)
-        found["weighted random"] = lambda data, texts: weighted_random(data, texts, generator)
-        if options.keywords:
-            words = read_keywords(options.keywords, data)
-            found["keywords"] = lambda data, texts: keywords(data, texts, words)
-    found["tf-idf, logistic regression"] = tfidf
+def evaluate(baseline: Baseline, examples: Sequence[Example]) -> dict[str, float]:
+    """Returns the metrics of a baseline; of one that may abstain, how good its answers are, too."""
+    problem = baseline.problem
+    targets = np.array([problem.values(example.label) for example in examples])
+    targets = targets if problem.kind == MULTI else targets[:, 0]
+    logits = baseline.logits(examples)
+    found = scores.score(problem, logits, targets)
+    answered = baseline.answered(examples)
+    if answered is not None:
+        found["eval_answered"] = float(answered.mean())
+        if answered.any():
+            right = logits.argmax(-1) == targets
+            found["eval_accuracy_answered"] = float(right[answered].mean())
     return found
+
+
+def predict(options: Options, directory: str) -> None:
+    """Predicts --predict_file, or the test files of a task, with the baseline of a directory."""
+    baseline = baselines.load(directory, "baseline_dir")
+    splits = task_data.Wanted(False, False, True)
+    data = task_data.load(options.task(), options, splits, options.seed, [directory])
+    for suffix, examples in data.test.items():
+        rows = _answers(baseline, examples, bool(options.predict_file))
+        if options.predict_file == files.STREAM:
+            predictions.show(rows)
+            continue
+        output_dir = options.output_dir or directory
+        files.make_directory(output_dir, "output_dir")
+        submission = options.task().submissions.get(suffix)
+        predictions.write(output_dir, suffix, baseline.problem, rows, submission)
+
+
+def _answers(
+    baseline: Baseline, examples: Sequence[Example], empty_if_blank: bool
+) -> list[list[str]]:
+    probabilities = baseline.problem.probabilities(baseline.logits(examples))
+    answers = Calibration().answers(baseline.problem, probabilities)
+    answered = baseline.answered(examples)
+    if answered is not None:
+        answers = [name if sure else OTHER for name, sure in zip(answers, answered)]
+    return predictions.rows(baseline.problem, examples, answers, probabilities, empty_if_blank)
 
 
 def table(found: Mapping[str, Mapping[str, float]]) -> str:
@@ -113,103 +164,6 @@ def table(found: Mapping[str, Mapping[str, float]]) -> str:
         values = [f"{metrics[name]:.4f}" if name in metrics else "" for name in names]
         lines.append("\t".join([baseline, *values]))
     return "\n".join(lines) + "\n"
-
-
-# --- The baselines ---
-
-
-def frequencies(data: Data) -> np.ndarray:
-    """Returns the share of training examples that have each label, [labels]."""
-    assert data.train is not None
-    counts = task_data.count_labels(data.train, data.problem)
-    return np.array([counts[label] for label in data.problem.labels]) / len(data.train)
-
-
-def majority(data: Data, examples: Sequence[Example]) -> np.ndarray:
-    """What is most frequent, as sure as it is frequent."""
-    return np.tile(_logits(data, frequencies(data)), (len(examples), 1))
-
-
-def weighted_random(data: Data, examples: Sequence[Example], generator) -> np.ndarray:
-    """A label drawn by the frequencies."""
-    shares = frequencies(data)
-    drawn = generator.choice(len(shares), len(examples), p=shares)
-    return _logits(data, np.eye(len(shares))[drawn])
-
-
-def keywords(data: Data, examples: Sequence[Example], words: Mapping[str, set]) -> np.ndarray:
-    """The label with the most words in the text; of several, and of none, the most frequent."""
-    shares = frequencies(data)
-    rows = []
-    for example in examples:
-        tokens = re.findall(r"\w+", f"{example.text_a} {example.text_b or ''}".lower())
-        counts = [sum(token in words[label] for token in tokens) for label in data.problem.labels]
-        rows.append(np.eye(len(shares))[int(np.argmax(np.array(counts) + 0.5 * shares))])
-    return _logits(data, np.array(rows))
-
-
-def read_keywords(path: str, data: Data) -> dict[str, set]:
-    """Reads the words of each label, lower-cased.
-
-    Raises:
-      UserError: the file is no JSON object of lists, or names another label.
-    """
-    files.check_input(path, "keywords")
-    try:
-        found = json.loads(files.read_text(path))
-        words = {
-            label: {word.lower() for word in found.pop(label, [])} for label in data.problem.labels
-        }
-    except (ValueError, AttributeError, TypeError) as error:
-        raise UserError(f"{path}: {error}; expected a JSON object of label to words") from None
-    if found:
-        raise UserError(
-            f"{path}: label {next(iter(found))!r}, expected one of {', '.join(data.problem.labels)}"
-        )
-    return words
-
-
-def mean(data: Data, examples: Sequence[Example]) -> np.ndarray:
-    """The mean of the training data."""
-    assert data.train is not None
-    value = np.mean([example.label for example in data.train])
-    return np.full((len(examples), 1), value)
-
-
-def tfidf(data: Data, examples: Sequence[Example]) -> np.ndarray:
-    """A linear model on TF-IDF weights of sequences of 2 to 7 characters within words."""
-    from sklearn.feature_extraction.text import TfidfVectorizer
-    from sklearn.linear_model import LogisticRegression, Ridge
-    from sklearn.multiclass import OneVsRestClassifier
-
-    assert data.train is not None
-    vectorizer = TfidfVectorizer(
-        analyzer="char_wb", ngram_range=(2, 7), min_df=2, sublinear_tf=True, dtype=np.float32
-    )
-    try:
-        train = vectorizer.fit_transform(example.text for example in data.train)
-    except ValueError:
-        raise UserError(
-            f"train: no characters in a row that two of {len(data.train)} texts share; TF-IDF needs"
-            " more training data"
-        ) from None
-    texts = vectorizer.transform(example.text for example in examples)
-    values = np.array([data.problem.values(example.label) for example in data.train])
-    if data.problem.kind == REGRESSION:
-        return Ridge(1.0).fit(train, values[:, 0]).predict(texts)[:, None]
-    model = LogisticRegression(C=10.0, max_iter=1000)
-    if data.problem.kind == MULTI:
-        return _logits(data, OneVsRestClassifier(model).fit(train, values).predict_proba(texts))
-    model.fit(train, values[:, 0])
-    probabilities = np.zeros((len(examples), len(data.problem.labels)))
-    probabilities[:, model.classes_] = model.predict_proba(texts)
-    return _logits(data, probabilities)
-
-
-def _logits(data: Data, probabilities: Any) -> np.ndarray:
-    """Returns what the problem makes these probabilities of, none of them 0 or 1."""
-    bounded = np.clip(probabilities, UNSURE, 1 - UNSURE)
-    return np.log(bounded / (1 - bounded)) if data.problem.kind == MULTI else np.log(bounded)
 
 
 def entry() -> None:

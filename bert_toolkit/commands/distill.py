@@ -111,7 +111,8 @@ class Options(run_classifier.Options):
     ngram_probability: float = option(
         0.25, "Probability that just 1 to 5 consecutive words of a copy stay.", lower=0.0, upper=1.0
     )
-    # Not options here, as the loss is another one.
+    # Not options here: the loss is another one, and --unlabeled_file is no matter of sizes.
+    learning_curve: Optional[list[str]] = None
     class_weights: Optional[list[str]] = None
     oversample: bool = False
     label_smoothing: float = 0.0

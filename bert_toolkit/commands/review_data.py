@@ -31,13 +31,13 @@ import numpy as np
 from absl import logging
 
 from bert_toolkit import cli
-from bert_toolkit.commands.baselines import tfidf
 from bert_toolkit.errors import UserError
 from bert_toolkit.io import files, metrics_files
 from bert_toolkit.io.progress import Progress
 from bert_toolkit.options import check, option
 from bert_toolkit.problems import MULTI, REGRESSION, SINGLE
 from bert_toolkit.tasks.classification import task_data
+from bert_toolkit.tasks.classification.baselines import tfidf
 from bert_toolkit.tasks.classification.data_options import DataOptions
 from bert_toolkit.tasks.classification.glue import Split
 from bert_toolkit.tasks.classification.task_data import Data, Example

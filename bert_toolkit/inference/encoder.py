@@ -176,6 +176,12 @@ class InferenceSession:
             [variable] = [one for one in tf.trainable_variables() if one.op.name == name]
         return self._session.run(variable)
 
+    def size(self) -> int:
+        """Returns the bytes of the weights."""
+        with self._session.graph.as_default():
+            weights = tf.trainable_variables()
+        return sum(one.shape.num_elements() * one.dtype.size for one in weights)
+
     def close(self) -> None:
         """Frees what the session holds."""
         self._session.close()
@@ -208,6 +214,11 @@ class TextModel:
     def max_seq_length(self) -> int:
         """The longest sequence that it reads, in tokens."""
         return self._model.max_seq_length
+
+    @property
+    def size(self) -> int:
+        """The bytes of its weights."""
+        return self._model.size()
 
     def close(self) -> None:
         """Frees what the model holds."""

@@ -23,7 +23,12 @@ def calibration_of(model_dir: str) -> calibration.Calibration:
 
 
 class TextClassifier(TextModel):
-    """Labels of texts, by a classifier: run_classifier.py's, or one in Hugging Face's layout."""
+    """Labels of texts, by a classifier: run_classifier.py's, or one in Hugging Face's layout.
+
+    Attributes:
+      problem: what it predicts.
+      calibration: how its logits become answers.
+    """
 
     # (config, problem) -> the network, one of whose predictions is "logits".
     _network: Callable[..., Network] = staticmethod(classifier_network.network)
@@ -46,7 +51,7 @@ class TextClassifier(TextModel):
     def _load(self, options: ModelOptions, max_seq_length: Optional[int]) -> None:
         trained = find_for(options, KINDS, "a trained classifier")
         self.problem = problem = trained.problem
-        self._calibration = calibration_of(options.bert_dir or "")
+        self.calibration = calibration_of(options.bert_dir or "")
         self._model = InferenceSession(
             trained.files,
             trained.checkpoint,
@@ -57,12 +62,16 @@ class TextClassifier(TextModel):
 
     def predict(self, texts: Sequence[Text], batch_size: int = 32) -> list[Prediction]:
         """Returns a prediction for each text; a text is a string or a pair of them."""
-        return self._predictions(self._model.run(texts, batch_size))
+        return self._predictions(self.logits(texts, batch_size))
+
+    def logits(self, texts: Sequence[Text], batch_size: int = 32) -> np.ndarray:
+        """Returns the outputs for texts before any calibration, float32 [texts, outputs]."""
+        return self._model.run(texts, batch_size)
 
     def _predictions(self, logits: np.ndarray) -> list[Prediction]:
         """[texts, outputs] -> a prediction for each text."""
-        probabilities = self._calibration.probabilities(self.problem, logits)
-        answers = self._calibration.answers(self.problem, probabilities)
+        probabilities = self.calibration.probabilities(self.problem, logits)
+        answers = self.calibration.answers(self.problem, probabilities)
         return [
             Prediction(answer, dict(zip(self.problem.labels, map(float, row))))
             for answer, row in zip(answers, probabilities)

@@ -10,6 +10,10 @@ from absl import logging
 
 from bert_toolkit.io import files
 
+# Logs for machines, an object a line: of the steps of a training, and of evaluations meanwhile.
+TRAINING_LOG = "training_log.jsonl"
+EVALUATION_LOG = "eval_log.jsonl"
+
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     """Returns the rows of a table as lines with columns below each other, numbers to the right."""

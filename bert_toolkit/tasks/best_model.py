@@ -11,7 +11,7 @@ from absl import logging
 from bert_toolkit.checkpoints import checkpoint_files, model_directory
 from bert_toolkit.checkpoints.task_file import NAME as TASK_FILE
 from bert_toolkit.errors import UserError
-from bert_toolkit.io import files
+from bert_toolkit.io import files, metrics_files
 from bert_toolkit.tasks.start import BEST
 
 SCORE = "score.json"
@@ -64,7 +64,7 @@ class BestModelKeeper(tf.train.CheckpointSaverListener):
             known = ", ".join(key.removeprefix("eval_") for key in scores)
             raise UserError(f"--best_metric={self._metric}: expected one of {known}")
         self._take_note(checkpoint, step, scores[name])
-        self._write_summary(scores, step)
+        self._log(scores, step)
         if self.is_over():
             logging.info(
                 "%s not better for %d evaluations: stopping; the best was %.4f at step %d",
@@ -90,7 +90,12 @@ class BestModelKeeper(tf.train.CheckpointSaverListener):
         path = os.path.join(self._directory, BEST, SCORE)
         files.write_text(path, json.dumps(self._best, indent=2) + "\n")
 
-    def _write_summary(self, scores: Mapping[str, Any], step: int) -> None:
+    def _log(self, scores: Mapping[str, Any], step: int) -> None:
+        """Writes the metrics of a step to TensorBoard and to the log for machines."""
+        numbers = {name: float(value) for name, value in scores.items()}
+        path = os.path.join(self._directory, metrics_files.EVALUATION_LOG)
+        with tf.io.gfile.GFile(path, "a") as log:
+            log.write(json.dumps({"step": step, **numbers}) + "\n")
         values = [tf.Summary.Value(tag=name, simple_value=value) for name, value in scores.items()]
         writer = tf.summary.FileWriterCache.get(os.path.join(self._directory, "eval"))
         writer.add_summary(tf.Summary(value=values), step)

@@ -136,6 +136,11 @@ def conflicts(options: Any) -> list[str]:
             "--num_runs: not on several hosts; train once for each --seed, each in an --output_dir"
             " of its own"
         )
+    if getattr(options, "learning_curve", None):
+        found.append(
+            "--learning_curve: not on several hosts; train once for each --max_train_examples, each"
+            " in an --output_dir of its own"
+        )
     return found
 
 

@@ -15,10 +15,8 @@ from absl import logging
 from tensorflow import profiler
 from tqdm import tqdm
 
+from bert_toolkit.io.metrics_files import TRAINING_LOG
 from bert_toolkit.io.progress import Progress, duration
-
-# A JSON object a line: what the progress lines show, for machines.
-TRAINING_LOG = "training_log.jsonl"
 
 
 class TrainingProgress(tf.train.SessionRunHook):

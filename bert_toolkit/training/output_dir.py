@@ -8,6 +8,7 @@ import tensorflow.compat.v1 as tf
 from absl import logging
 
 from bert_toolkit.errors import UserError
+from bert_toolkit.io import metrics_files
 from bert_toolkit.training import cluster
 
 # What training writes to its directory, beside the model's files.
@@ -17,7 +18,8 @@ _TRAINED = (
     "input.ckpt-*",
     "graph.pbtxt",
     "events.out.tfevents.*",
-    "training_log.jsonl",
+    metrics_files.TRAINING_LOG,
+    metrics_files.EVALUATION_LOG,
     "best/*",
     "calibration.json",
 )

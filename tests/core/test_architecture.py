@@ -114,6 +114,8 @@ def test_modules_do_not_import_each_other_in_a_circle():
         "bert_toolkit.commands.export_model",
         "bert_toolkit.commands.extend_vocab",
         "bert_toolkit.commands.baselines",
+        "bert_toolkit.commands.compare",
+        "bert_toolkit.commands.report",
         "bert_toolkit.commands.fill_mask",
         "bert_toolkit.commands.score",
         "bert_toolkit.commands.distill",

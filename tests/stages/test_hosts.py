@@ -15,6 +15,7 @@ import tensorflow.compat.v1 as tf
 from conftest import ROOT
 
 import run_classifier
+from bert_toolkit.errors import UserError
 from bert_toolkit.training import cluster
 
 pytestmark = pytest.mark.platform
@@ -181,5 +182,10 @@ def test_what_several_hosts_cannot_do_is_refused(monkeypatch):
     )
     refused = [sentence.split(":")[0] for sentence in cluster.conflicts(options)]
     assert refused == ["--overwrite", "--evaluate_every", "--num_runs"]
+    curve = run_classifier.Options(
+        output_dir="out", train_file="a.tsv", eval_file="b.tsv", learning_curve=["10", "all"]
+    )
+    with pytest.raises(UserError, match="--learning_curve: not on several hosts; train once for"):
+        run_classifier.run(curve)
     monkeypatch.delenv("TF_CONFIG")
     assert cluster.conflicts(options) == []

@@ -1,7 +1,6 @@
 """Classification as a task: one label of several, any number of labels, or a number."""
 
 import os
-import sys
 from collections.abc import Iterator
 from typing import Any, Optional
 
@@ -17,10 +16,12 @@ from bert_toolkit.tasks.base import EncodedSplit, Examples, Outputs
 from bert_toolkit.tasks.classification import (
     calibration,
     classifier_network,
+    predictions,
     scores,
     slices,
     task_data,
 )
+from bert_toolkit.tasks.classification.predictions import one_line
 from bert_toolkit.tasks.classification.schema import schema
 from bert_toolkit.tasks.classification.task_data import Data, Example
 from bert_toolkit.text.encoding import Encoded, SequenceEncoder
@@ -85,7 +86,7 @@ class Classification:
     def write_evaluation(
         self, suffix: str, answers: np.ndarray, split: EncodedSplit
     ) -> dict[str, Any]:
-        """Writes report, confusion matrix, top losses and slices; calibrates on the main split.
+        """Writes report, predictions, top losses and slices; calibrates on the main split.
 
         Returns the metrics of slices, and those of calibrated answers.
         """
@@ -99,6 +100,8 @@ class Classification:
             probabilities = self.problem.probabilities(answers)
             picture = f"{stem.format('confusion')}.png"
             scores.draw_confusion(picture, self.problem, probabilities, targets)
+        predicted = os.path.join(self.directory, predictions.EVALUATED.format(suffix))
+        predictions.write_evaluated(predicted, self.problem, split.examples, answers)
         for name in ("top_losses", "worst"):  # the second is its name in earlier versions
             self._write_top_losses(f"{stem.format(name)}.tsv", split, answers, targets)
         if not suffix:
@@ -133,7 +136,7 @@ class Classification:
                 answers[number],
                 *texts,
             ]
-            lines.append("\t".join(_one_line(field) for field in fields))
+            lines.append("\t".join(one_line(field) for field in fields))
         files.write_text(path, "\n".join(lines) + "\n")
 
     def _calibrate(self, logits: np.ndarray, targets: np.ndarray) -> None:
@@ -175,31 +178,13 @@ class Classification:
         found = self._calibration(answers)
         probabilities = found.probabilities(self.problem, answers)
         names = found.answers(self.problem, probabilities)
-        rows = []
-        for example, answer, numbers in zip(split.examples, names, probabilities):
-            cells = [answer, *map(str, numbers), *_margin(self.problem, numbers)]
-            if self.options.predict_file and example.is_blank:
-                cells = [""] * len(cells)
-            rows.append([_one_line(example.name), *cells])
+        read_lines = bool(self.options.predict_file)
+        rows = predictions.rows(self.problem, split.examples, names, probabilities, read_lines)
         if self.options.predict_file == files.STREAM:
-            sys.stdout.writelines("\t".join(row) + "\n" for row in rows)
+            predictions.show(rows)
             return
-        header = ["index", "prediction"]
-        if self.problem.kind != problems.REGRESSION:
-            header += [f"probability_{label}" for label in self.problem.labels]
-        header += ["margin"] if self.problem.kind == problems.SINGLE else []
-        texts = {
-            f"test_results{suffix}.tsv": [row[2 : 2 + probabilities.shape[1]] for row in rows],
-            f"test_predictions{suffix}.tsv": [header, *(row[: len(header)] for row in rows)],
-        }
         submission = self.options.task().submissions.get(suffix)
-        if submission:
-            texts[submission] = [["index", "prediction"], *(row[:2] for row in rows)]
-        for name, lines in texts.items():
-            text = "".join("\t".join(line) + "\n" for line in lines)
-            files.write_text(os.path.join(self.directory, name), text)
-        paths = " and ".join(os.path.join(self.directory, name) for name in texts)
-        logging.info("%s rows predicted: %s", f"{len(rows):,}", paths)
+        predictions.write(self.directory, suffix, self.problem, rows, submission)
 
     def _calibration(self, logits: np.ndarray) -> calibration.Calibration:
         for directory in (self.directory, self.options.bert_dir or self.directory):
@@ -253,15 +238,3 @@ def copies(data: Data, options: Any) -> Optional[list[int]]:
     counts = task_data.count_labels(data.train, data.problem)
     most = max(counts.values())
     return [round(most / counts[example.label]) for example in data.train]
-
-
-def _margin(problem: problems.Problem, probabilities: np.ndarray) -> list[str]:
-    """Returns how far the first label is before the second."""
-    if problem.kind != problems.SINGLE:
-        return []
-    second, first = np.sort(probabilities)[-2:]
-    return [str(first - second)]
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split()) if any(c in text for c in "\t\n\r") else text

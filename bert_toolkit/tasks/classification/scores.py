@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import stats
@@ -111,10 +111,38 @@ def calibration_error(probabilities: np.ndarray, targets: np.ndarray) -> float:
     Equation 3 there: the mean distance between how sure predictions are and how often they are
     right, over bins of equal width.
     """
-    sure, right = probabilities.max(-1), probabilities.argmax(-1) == targets
+    bins = reliability(probabilities.max(-1), probabilities.argmax(-1) == targets)
+    return sum(one.rows * abs(one.sure - one.right) for one in bins) / len(targets)
+
+
+class Bin(NamedTuple):
+    """Predictions that are alike sure.
+
+    Attributes:
+      rows: how many they are.
+      sure: the mean of their probabilities.
+      right: the share that is right.
+    """
+
+    rows: int
+    sure: float
+    right: float
+
+
+def reliability(sure: np.ndarray, right: np.ndarray) -> list[Bin]:
+    """Returns the bins of equal width that have predictions, the least sure first.
+
+    Args:
+      sure: [N] probabilities of what is predicted.
+      right: [N] whether it is so.
+    """
     bins = np.minimum((sure * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
-    distances = np.bincount(bins, sure - right, CALIBRATION_BINS)
-    return float(np.abs(distances).sum() / len(targets))
+    inside = (bins == number for number in range(CALIBRATION_BINS))
+    return [
+        Bin(int(rows.sum()), float(sure[rows].mean()), float(right[rows].mean()))
+        for rows in inside
+        if rows.any()
+    ]
 
 
 def of_part(problem: Problem, logits: np.ndarray, targets: np.ndarray) -> dict[str, Any]:
@@ -169,20 +197,10 @@ def calibrated(
         result.update(accuracy=float(metrics.accuracy_score(targets, predicted)))
         averages = _averages(targets, predicted, ids, ["micro", "macro", "weighted"])
         result.update({name: float(value) for name, value in averages.items()})
-        columns = metrics.precision_recall_fscore_support(
-            targets, predicted, labels=list(ids), average=None, zero_division=0
-        )
+        of_labels = by_label(problem, predicted, targets)
         result["labels"] = {
-            label: {
-                "threshold": float(threshold),
-                "precision": float(precision),
-                "recall": float(recall),
-                "f1": float(f1),
-                "rows": int(rows),
-            }
-            for label, threshold, precision, recall, f1, rows in zip(
-                problem.labels, thresholds, *columns
-            )
+            label: {"threshold": float(threshold), **found}
+            for (label, found), threshold in zip(of_labels.items(), thresholds)
         }
         return result
     result["calibration_error"] = calibration_error(probabilities, targets)
@@ -192,6 +210,30 @@ def calibrated(
         if answered.any():
             result.update(_right(targets[answered], probabilities[answered].argmax(-1)))
     return result
+
+
+def by_label(
+    problem: Problem, predicted: np.ndarray, targets: np.ndarray
+) -> dict[str, dict[str, Any]]:
+    """Returns precision, recall, F1 and rows of each label.
+
+    Args:
+      problem: what was predicted, labels.
+      predicted: [N] ids, or [N, labels] zeros and ones.
+      targets: the same.
+    """
+    columns = metrics.precision_recall_fscore_support(
+        targets, predicted, labels=list(range(len(problem.labels))), average=None, zero_division=0
+    )
+    return {
+        label: {
+            "precision": float(precision),
+            "recall": float(recall),
+            "f1": float(f1),
+            "rows": int(rows),
+        }
+        for label, precision, recall, f1, rows in zip(problem.labels, *columns)
+    }
 
 
 # --- Reports for people ---
