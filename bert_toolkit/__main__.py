@@ -19,6 +19,8 @@ COMMANDS = {
     "attention": "bert_toolkit.commands.attention",
     "explain": "bert_toolkit.commands.explain",
     "distill": "bert_toolkit.commands.distill",
+    "search": "bert_toolkit.commands.search",
+    "find-lr": "bert_toolkit.commands.find_lr",
     "baselines": "bert_toolkit.commands.baselines",
     "review-data": "bert_toolkit.commands.review_data",
     "build-vocab": "bert_toolkit.commands.build_vocab",
