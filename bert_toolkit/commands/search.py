@@ -58,15 +58,15 @@ class Options(run_classifier.Options):
 
     space: Optional[Sequence[str]] = option(
         None,
-        "An option of how the model is made or trained, and its values: learning_rate=2e-5,5e-5; or,"
-        " with --method=optuna, a range: warmup_proportion=0..0.2, learning_rate=1e-5..1e-4:log."
+        "An option of how the model is made or trained, and its values: learning_rate=2e-5,5e-5;"
+        " or, with --method=optuna, a range: warmup_proportion=0..0.2, learning_rate=1e-5..1e-4:log."
         " Given once for each option; seed=1,2,3 is one as well. Without it, the paper's grid.",
         repeated=True,
     )
     method: str = option(
         GRID,
-        "grid: every combination of the values; optuna: what Optuna makes of the trials before, from"
-        " values or ranges, until --num_trials or --max_hours.",
+        "grid: every combination of the values; optuna: what Optuna draws after the trials before,"
+        " from values or ranges, until --num_trials or --max_hours.",
         choices=[GRID, OPTUNA],
     )
     num_trials: Optional[int] = option(
@@ -167,9 +167,8 @@ def run(options: Options) -> dict[str, Any]:
     metrics = use_best(options, best.values)
     ranked = record.ranked(record.metric in LOWER_IS_BETTER)
     print(_aligned(record.rows(ranked[:SHOWN])))
-    print(
-        f"\nThe best again, {best.name} of {len(record.trials)}:\n  {repeat(options, best.values)}"
-    )
+    print(f"\nThe best again, {best.name} of {len(record.trials)}:")
+    print(f"  {repeat(options, best.values)}", flush=True)
     return metrics
 
 

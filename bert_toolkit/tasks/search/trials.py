@@ -169,9 +169,7 @@ class Trials:
             take_note()  # of the time too where it is cut off
         self._proposals.finish(trial)
         self._remove_weights(trial)
-        logging.info(
-            "trial %d: %s in %s", trial.number, self._result(trial), duration(trial.seconds)
-        )
+        logging.info("trial %d: %s", trial.number, self._result(trial))
 
     def _finish(self, trial: Trial, metrics: dict[str, Any]) -> None:
         """Takes note of the score; keeps the model if it is the best."""
