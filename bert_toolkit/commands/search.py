@@ -59,7 +59,7 @@ class Options(run_classifier.Options):
     space: Optional[Sequence[str]] = option(
         None,
         "An option of how the model is made or trained, and its values: learning_rate=2e-5,5e-5;"
-        " or, with --method=optuna, a range: warmup_proportion=0..0.2, learning_rate=1e-5..1e-4:log."
+        " or, with --method=optuna, a range: layer_decay=0.7..1, learning_rate=1e-5..1e-4:log."
         " Given once for each option; seed=1,2,3 is one as well. Without it, the paper's grid.",
         repeated=True,
     )
