@@ -195,7 +195,7 @@ def deciding() -> list[str]:
 
 
 def _plain(options: Options, values: Mapping[str, Any], **more: Any) -> run_classifier.Options:
-    """Returns the options of bert classify with a setting.
+    """Returns the options of bert classify with a setting, to train and evaluate.
 
     Raises:
       UserError: they do not go together.
@@ -204,7 +204,8 @@ def _plain(options: Options, values: Mapping[str, Any], **more: Any) -> run_clas
     if "seed" in values and options.split_seed is None:
         given["split_seed"] = options.seed  # only results on the same data can be compared
     try:
-        return run_classifier.Options(**{**given, **values, **more})
+        actions = {"do_train": True, "do_eval": True, "do_predict": False}
+        return run_classifier.Options(**{**given, **actions, **values, **more})
     except UserError as error:
         raise UserError(f"{settings(values)}: {error}") from None
 
@@ -215,9 +216,6 @@ def trial_options(options: Options, trial: Any) -> run_classifier.Options:
         options,
         trial.values,
         output_dir=os.path.join(options.output_dir, trial.name),
-        do_train=True,
-        do_eval=True,
-        do_predict=False,
         resume=True,
         overwrite=False,
     )
@@ -243,7 +241,6 @@ def use_best(options: Options, values: Mapping[str, Any]) -> dict[str, Any]:
         options,
         values,
         do_train=False,
-        do_eval=True,
         do_predict=options.actions()[2],
         evaluate_every=None,
         early_stopping_patience=0,
@@ -259,20 +256,19 @@ def use_best(options: Options, values: Mapping[str, Any]) -> dict[str, Any]:
 def repeat(options: Options, values: Mapping[str, Any]) -> str:
     """Returns the command line of bert classify that trains with a setting once more."""
     directory = os.path.join(options.output_dir, "again")
-    plain = _plain(
-        options, values, output_dir=directory, overwrite=False, resume=True, do_predict=False
-    )
+    plain = _plain(options, values, output_dir=directory, overwrite=False, resume=True)
+    # What is to be done follows from files of one's own.
+    left_out = {"predict_file", *(("do_train", "do_eval") if plain.is_custom else ())}
     words = ["bert classify"]
     for one in (one for group in groups_of(run_classifier.Options).values() for one in group):
-        name = one.name
-        value = getattr(plain, name)
-        if value == one.default or name in ("do_predict", "predict_file"):
+        value = getattr(plain, one.name)
+        if value == one.default or one.name in left_out:
             continue
         if one.type is bool:
-            words.append(f"--{name}" if value else f"--no{name}")
+            words.append(f"--{one.name}" if value else f"--no{one.name}")
             continue
         text = ",".join(map(str, value)) if one.type is list else spelled(value)
-        words.append(f"--{name}={shlex.quote(text)}")
+        words.append(f"--{one.name}={shlex.quote(text)}")
     return " ".join(words)
 
 

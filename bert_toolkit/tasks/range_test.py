@@ -20,10 +20,11 @@ from bert_toolkit.tasks.one_batch import NoCheckpoints
 from bert_toolkit.training import input_pipeline, model_functions, trainer
 from bert_toolkit.training.training_step import Training
 
-# Share of the mean so far in a smoothed loss.
-SMOOTHING = 0.9
-# Times the least smoothed loss at which the loss has diverged.
-DIVERGED = 4.0
+# Losses are smoothed over so many of all steps on both sides.
+SMOOTHING = 0.04
+# Times the least running mean at which the loss has diverged, and the share of the mean so far in
+# it; both as usual.
+DIVERGED, MOMENTUM = 4.0, 0.9
 # Steps before which nothing is concluded: a mean over less is none.
 FEWEST_STEPS = 10
 
@@ -77,24 +78,15 @@ class Curve(NamedTuple):
         return float(self.rates[self.smoothed.argmin()])
 
 
-def running_means(losses: Sequence[float], smoothing: float = SMOOTHING) -> np.ndarray:
-    """Returns exponential running means, corrected for starting at zero: float64 [steps]."""
-    means, mean = np.empty(len(losses)), 0.0
-    for number, loss in enumerate(losses):
-        mean = smoothing * mean + (1 - smoothing) * loss
-        means[number] = mean / (1 - smoothing ** (number + 1))
-    return means
-
-
-def smooth(losses: Sequence[float], smoothing: float = SMOOTHING) -> np.ndarray:
+def smooth(losses: Sequence[float], width: float) -> np.ndarray:
     """Returns means of the losses around each step, float64 [steps].
 
-    They are running means from both ends, halved: a running mean from the start alone is late, and
-    would put the fall of the loss at too high a rate.
+    Weights fall as a normal distribution with a standard deviation of `width` steps on both sides:
+    a running mean of the steps before is late, and puts the fall of the loss at too high a rate.
     """
-    forward = running_means(losses, smoothing)
-    backward = running_means(losses[::-1], smoothing)[::-1]
-    return (forward + backward) / 2
+    steps = np.arange(len(losses))
+    weights = np.exp(-0.5 * np.square((steps[:, None] - steps) / width))  # [steps, steps]
+    return (weights @ np.asarray(losses, np.float64)) / weights.sum(axis=1)
 
 
 def run(
@@ -162,7 +154,8 @@ def run(
             watch.has_diverged = True
     losses = np.array(watch.losses)
     rates = training.rates()[: len(losses)]
-    return Curve(rates, losses, smooth(watch.losses), watch.has_diverged)
+    smoothed = smooth(watch.losses, SMOOTHING * steps)
+    return Curve(rates, losses, smoothed, watch.has_diverged)
 
 
 class _Watch(tf.train.SessionRunHook):
@@ -189,11 +182,13 @@ class _Watch(tf.train.SessionRunHook):
 
 
 def diverges(losses: Sequence[float]) -> bool:
-    """Whether the running mean of the losses is several times the least it was."""
-    if len(losses) < FEWEST_STEPS:
-        return False
-    means = running_means(losses)
-    return bool(means[-1] > DIVERGED * means.min())
+    """Whether the running mean of the losses is several times the least that it was."""
+    mean, least = 0.0, float("inf")
+    for number, loss in enumerate(losses, 1):
+        mean = MOMENTUM * mean + (1 - MOMENTUM) * loss
+        corrected = mean / (1 - MOMENTUM**number)  # for starting at zero
+        least = min(least, corrected)
+    return len(losses) >= FEWEST_STEPS and corrected > DIVERGED * least
 
 
 def draw(path: str, curve: Curve) -> None:
