@@ -155,7 +155,7 @@ def run(options: Options) -> dict[str, Any]:
     runner = trials.Trials(
         record,
         source,
-        lambda trial, watch: run_trial(trial_options(options, trial), watch),
+        lambda trial, goes_on, watch: run_trial(trial_options(options, trial, goes_on), watch),
         options.checkpoint,
     )
     limits = trials.Limits(options.num_trials, options.max_hours and options.max_hours * 3600)
@@ -210,14 +210,14 @@ def _plain(options: Options, values: Mapping[str, Any], **more: Any) -> run_clas
         raise UserError(f"{settings(values)}: {error}") from None
 
 
-def trial_options(options: Options, trial: Any) -> run_classifier.Options:
-    """Returns the options of a trial, which goes on where it was cut off."""
+def trial_options(options: Options, trial: Any, goes_on: bool) -> run_classifier.Options:
+    """Returns the options of a trial, which goes on where it was cut off or begins anew."""
     return _plain(
         options,
         trial.values,
         output_dir=os.path.join(options.output_dir, trial.name),
         resume=True,
-        overwrite=False,
+        overwrite=not goes_on,
     )
 
 

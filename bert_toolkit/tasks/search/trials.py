@@ -2,6 +2,7 @@
 
 import glob
 import json
+import math
 import os
 import time
 from collections.abc import Callable
@@ -98,7 +99,7 @@ class Trials:
         self,
         record: Record,
         proposals: Proposals,
-        run_trial: Callable[[Trial, OnEvaluation], dict[str, Any]],
+        run_trial: Callable[[Trial, bool, OnEvaluation], dict[str, Any]],
         checkpoint: Optional[str] = None,
     ):
         """Takes what is needed.
@@ -107,7 +108,7 @@ class Trials:
           record: of the trials before, and those to come.
           proposals: what to try.
           run_trial: trains and evaluates in the directory of the trial, going on from what is
-            there; returns the metrics.
+            there or beginning anew, as the second argument says; returns the metrics.
           checkpoint: which model of a trial counts, best or last; None for the best if there is
             one.
         """
@@ -127,16 +128,16 @@ class Trials:
                 self._remove_weights(trial)  # it may have been cut off before that
         unfinished = self._record.unfinished()
         if unfinished:
-            self._run(unfinished, total)
+            self._run(unfinished, total, goes_on=True)
         while not limits.are_reached(self._record):
             values = self._proposals.propose()
             if values is None:
                 return
             trial = Trial(len(self._record.trials) + 1, values)
             self._record.trials.append(trial)
-            self._run(trial, total)
+            self._run(trial, total, goes_on=False)
 
-    def _run(self, trial: Trial, total: Optional[int]) -> None:
+    def _run(self, trial: Trial, total: Optional[int], goes_on: bool) -> None:
         """Runs a trial to its end, and takes note of it."""
         of_all = f" of {total}" if total else ""
         logging.info("trial %d%s: %s", trial.number, of_all, settings(trial.values))
@@ -158,10 +159,11 @@ class Trials:
 
         take_note()
         try:
-            metrics = self._run_trial(trial, on_evaluation)
+            metrics = self._run_trial(trial, goes_on, on_evaluation)
             self._finish(trial, metrics)
         except UserError as error:
             if not _is_of_its_setting(error):
+                self._record.trials.remove(trial)  # when that is mended, it begins anew
                 raise
             trial.state, trial.problem = FAILED, str(error)
             logging.warning("trial %d: %s", trial.number, error)
@@ -180,14 +182,18 @@ class Trials:
         if name not in metrics:
             known = ", ".join(key[5:] for key in metrics if key.startswith("eval_"))
             raise UserError(f"--best_metric={record.metric}: expected one of {known}")
-        trial.score = metrics[name]
+        score = float(metrics[name])
+        if math.isnan(score):
+            trial.state, trial.problem = FAILED, f"{name} is not a number"
+            return
+        trial.score = score
         if trial.state == PRUNED:
             return
-        trial.state = COMPLETE
-        if self.best() is trial:
-            # Before the record is written: a trial that is cut off here is evaluated once more.
+        before = self.best()
+        if before is None or best_model.is_better(record.metric, score, before.score or 0.0):
             checkpoint = best_model.find(directory, self._checkpoint, None)
             best_model.keep(checkpoint, record.directory)
+        trial.state = COMPLETE  # not before its model is kept, should this be cut off
 
     def best(self) -> Optional[Trial]:
         """Returns the best trial so far; None if none is complete."""
