@@ -2,8 +2,10 @@
 
 import json
 import os
+import pathlib
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +17,8 @@ from conftest import ROOT, run_stage
 import bert_toolkit
 from bert_toolkit.commands import search
 from bert_toolkit.errors import UserError
-from bert_toolkit.tasks.search import proposals, space
+from bert_toolkit.tasks import best_model
+from bert_toolkit.tasks.search import proposals, space, trials
 from bert_toolkit.tasks.search.record import COMPLETE, FAILED, PRUNED, RUNNING, Record, Trial
 
 # --- The space ---
@@ -299,6 +302,90 @@ def test_without_optuna(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "optuna", None)
     with pytest.raises(UserError, match=r"needs Optuna .*pip install 'bert-toolkit\[search\]'"):
         proposals.Optuna(parse(*SPACE), record_of(tmp_path, []), 1, False, False)
+
+
+# --- Trials ---
+
+
+class Training:
+    """In place of fine-tuning: leaves a checkpoint and gives the scores that are listed."""
+
+    def __init__(self, record, model_dir, scores):
+        self._record, self._model, self._scores = record, model_dir, scores
+        self.calls = []
+
+    def __call__(self, trial, goes_on, on_evaluation):
+        self.calls.append((trial.number, goes_on))
+        directory = pathlib.Path(self._record.directory, trial.name)
+        directory.mkdir(exist_ok=True)
+        for path in self._model.iterdir():
+            shutil.copy(path, directory / path.name.replace("bert_model.ckpt", "model.ckpt-1"))
+        (directory / "task.json").write_text('{"metric": "accuracy"}')
+        tf.train.update_checkpoint_state(str(directory), str(directory / "model.ckpt-1"))
+        score = self._scores[trial.number - 1]
+        if isinstance(score, BaseException):
+            raise score
+        return {"eval_accuracy": score}
+
+
+def run_trials(tmp_path, model_dir, scores):
+    record = record_of(tmp_path / "out", [], searched=("seed",))
+    trials.open_record(record, resume=True, overwrite=False)
+    training = Training(record, model_dir, scores)
+    source = proposals.Grid(parse("seed=1,2,3"), record)
+    trials.Trials(record, source, training).run(trials.Limits(None, None), 3)
+    return record, training
+
+
+def states(record):
+    return [(trial.number, trial.state, trial.score) for trial in record.trials]
+
+
+def test_a_score_that_is_no_number_fails_a_trial_alone(tmp_path, model_dir):
+    record, _ = run_trials(tmp_path, model_dir, [float("nan"), 0.5, 0.25])
+    assert states(record) == [(1, FAILED, None), (2, COMPLETE, 0.5), (3, COMPLETE, 0.25)]
+    assert record.trials[0].problem == "eval_accuracy is not a number"
+    assert tf.train.latest_checkpoint(str(tmp_path / "out" / "best"))
+    assert not list(tmp_path.rglob("trial_*/*.index"))
+
+
+def test_an_error_of_the_data_ends_the_search_and_its_trial_begins_anew(tmp_path, model_dir):
+    with pytest.raises(UserError, match="no space"):
+        run_trials(tmp_path, model_dir, [0.5, UserError("no space left"), 0.25])
+    record, training = run_trials(tmp_path, model_dir, [None, 0.75, 0.25])
+    assert states(record) == [(1, COMPLETE, 0.5), (2, COMPLETE, 0.75), (3, COMPLETE, 0.25)]
+    assert training.calls == [(2, False), (3, False)]
+
+
+def test_a_trial_that_is_cut_off_while_its_model_is_kept_goes_on(tmp_path, model_dir, monkeypatch):
+    def cut_off(checkpoint, directory):
+        raise SystemExit(143)
+
+    with monkeypatch.context() as patched, pytest.raises(SystemExit):
+        patched.setattr(best_model, "keep", cut_off)
+        run_trials(tmp_path, model_dir, [0.5, 0.25, 0.25])
+    record, training = run_trials(tmp_path, model_dir, [0.5, 0.25, 0.25])
+    assert training.calls == [(1, True), (2, False), (3, False)]
+    assert states(record)[0] == (1, COMPLETE, 0.5)
+
+
+@pytest.mark.parametrize(("limits", "count"), [((2, None), 2), ((None, 0.0), 0), ((9, 1e9), 3)])
+def test_limits(tmp_path, model_dir, limits, count):
+    record = record_of(tmp_path, [], searched=("seed",))
+    training = Training(record, model_dir, [0.5] * 3)
+    source = proposals.Grid(parse("seed=1,2,3"), record)
+    trials.Trials(record, source, training).run(trials.Limits(*limits), None)
+    assert len(record.trials) == count
+
+
+def test_to_begin_anew_or_not_to_go_on(tmp_path, model_dir):
+    record, _ = run_trials(tmp_path, model_dir, [0.5] * 3)
+    with pytest.raises(UserError, match="--noresume, but .*search.json is there; pass --resume"):
+        trials.open_record(record, resume=False, overwrite=False)
+    (tmp_path / "out" / "mine.txt").write_text("stays")
+    trials.open_record(record_of(tmp_path / "out", []), resume=True, overwrite=True)
+    left = {str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*")}
+    assert left <= {"mine.txt", "best"}
 
 
 # --- A search ---
