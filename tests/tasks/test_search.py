@@ -410,8 +410,10 @@ RATES = ("--space=learning_rate=1e-9,2e-3,1e-3",)
 def test_a_trained_model_of_no_search_stays(tmp_path, reviews, model_dir):
     checkpoint = tf.train.latest_checkpoint(str(model_dir)) or str(model_dir / "bert_model.ckpt")
     tf.train.update_checkpoint_state(str(model_dir), checkpoint)
-    flags = flags_of(str(reviews), str(model_dir), str(model_dir), space=["seed=1,2"])
-    flags |= {"train_file": str(reviews / "train.tsv"), "eval_file": str(reviews / "dev.tsv")}
+    flags = {
+        name: str(value) if isinstance(value, pathlib.Path) else value
+        for name, value in flags_of(reviews, model_dir, model_dir, space=["seed=1,2"]).items()
+    }
     with pytest.raises(UserError, match="a trained model is in it, which is of no search"):
         search.run(search.Options(**flags))
 
