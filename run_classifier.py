@@ -175,10 +175,21 @@ def run(options: Options) -> dict[str, Any]:
 def run_once(options: Options) -> dict[str, Any]:
     """Does all for one seed."""
     from bert_toolkit.tasks import finetune
-    from bert_toolkit.tasks.classification import task_data
     from bert_toolkit.tasks.classification.classification import Classification
 
     actions, model = finetune.begin(options)
+    data = load(options, actions)
+    return finetune.run(Classification(data, options, model.tokenizer()), model, options, actions)
+
+
+def load(options: Options, actions: Any) -> Any:
+    """Reads the data that a run needs, and describes what is trained on in the log.
+
+    Raises:
+      UserError: a file cannot be used.
+    """
+    from bert_toolkit.tasks.classification import task_data
+
     # All files are read first: a bad row in the last one should not be found after hours of
     # training.
     data = task_data.load(
@@ -193,7 +204,7 @@ def run_once(options: Options) -> dict[str, Any]:
     if actions.train:
         for line in task_data.describe(data):
             logging.info("%s", line)
-    return finetune.run(Classification(data, options, model.tokenizer()), model, options, actions)
+    return data
 
 
 def entry() -> None:

@@ -72,6 +72,7 @@ setup(
             "scikit-learn>=1.3,<2",
             "tokenizers>=0.15,<1",
             "cleanlab>=2.7,<3",
+            "optuna>=4,<6",
             "h5py>=3.7,<4",
             "pyarrow>=12",
             f"tensorflow-text{TENSORFLOW}",
@@ -87,6 +88,7 @@ setup(
         "text": [f"tensorflow-text{TENSORFLOW}"],  # exported models that take texts
         "plot": ["matplotlib>=3.6,<4"],
         "clean": ["cleanlab>=2.7,<3"],  # bert review-data; 2.7.1 is the last for Python 3.9
+        "search": ["optuna>=4,<6"],  # bert search --method=optuna; on Python 3.9 to 3.13
         "vocab": ["tokenizers>=0.15,<1"],
         "bench": [
             "torch>=2.1",

@@ -19,6 +19,8 @@ COMMANDS = {
     "attention": "bert_toolkit.commands.attention",
     "explain": "bert_toolkit.commands.explain",
     "distill": "bert_toolkit.commands.distill",
+    "search": "bert_toolkit.commands.search",
+    "find-lr": "bert_toolkit.commands.find_lr",
     "baselines": "bert_toolkit.commands.baselines",
     "compare": "bert_toolkit.commands.compare",
     "report": "bert_toolkit.commands.report",

@@ -15,6 +15,8 @@ from bert_toolkit.io import files, metrics_files
 from bert_toolkit.tasks.start import BEST
 
 SCORE = "score.json"
+# Called with step and score; returns whether to stop training.
+OnEvaluation = Callable[[int, float], bool]
 # Metrics of which less is better.
 LOWER_IS_BETTER = ("loss", "calibration_error", "mean_squared_error", "mean_absolute_error")
 
@@ -32,6 +34,7 @@ class BestModelKeeper(tf.train.CheckpointSaverListener):
         every: int,
         patience: int,
         evaluate: Callable[[str], Mapping[str, Any]],
+        on_evaluation: Optional[OnEvaluation] = None,
     ):
         """Makes the listener.
 
@@ -42,7 +45,10 @@ class BestModelKeeper(tf.train.CheckpointSaverListener):
             to the last but one.
           patience: evaluations without a better one after which to stop; 0 for never.
           evaluate: returns the metrics of a checkpoint.
+          on_evaluation: called with step and score after each one; training ends where it returns
+            True.
         """
+        self._on_evaluation = on_evaluation
         self._directory, self._metric, self._patience = directory, metric, patience
         self._every, self._evaluate = every, evaluate
         self._best: dict[str, Any] = read_score(directory) or {}
@@ -73,7 +79,8 @@ class BestModelKeeper(tf.train.CheckpointSaverListener):
                 self._best["score"],
                 self._best["step"],
             )
-        return self.is_over()
+        stops = self._on_evaluation is not None and self._on_evaluation(step, scores[name])
+        return stops or self.is_over()
 
     def _take_note(self, checkpoint: str, step: int, score: float) -> None:
         better = not self._best or is_better(self._metric, score, self._best["score"])

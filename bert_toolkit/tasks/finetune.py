@@ -15,7 +15,7 @@ from bert_toolkit.io import files, metrics_files
 from bert_toolkit.io.progress import Progress
 from bert_toolkit.tasks import best_model, encoded
 from bert_toolkit.tasks.base import Batch, EncodedSplit, Task
-from bert_toolkit.tasks.best_model import BestModelKeeper
+from bert_toolkit.tasks.best_model import BestModelKeeper, OnEvaluation
 from bert_toolkit.training import (
     cluster,
     input_pipeline,
@@ -48,7 +48,11 @@ def begin(options: Any) -> tuple[Actions, model_directory.ModelFiles]:
 
 
 def run(
-    task: Task, model: model_directory.ModelFiles, options: Any, actions: Actions
+    task: Task,
+    model: model_directory.ModelFiles,
+    options: Any,
+    actions: Actions,
+    on_evaluation: Optional[OnEvaluation] = None,
 ) -> dict[str, Any]:
     """Trains, evaluates and predicts as asked; returns the metrics on the main dev split, or {}.
 
@@ -57,6 +61,8 @@ def run(
       model: to start from, or to use.
       options: FinetuneOptions, with output_dir, bert_dir and TrainingOptions beside them.
       actions: what to do.
+      on_evaluation: called with step and score after each evaluation while training; training ends
+        where it returns True.
 
     Raises:
       UserError: the model does not fit the task, or there is none to use.
@@ -70,7 +76,7 @@ def run(
     finetuning.check_vocabulary(actions.train)
     train, dev, test = finetuning.encode()
     if train:
-        finetuning.train(train, dev.get(""))
+        finetuning.train(train, dev.get(""), on_evaluation)
     if not cluster.is_chief():
         return {}  # the first of several hosts evaluates and predicts
     found = {}
@@ -119,7 +125,12 @@ class Finetuning:
 
     # --- Training ---
 
-    def train(self, train: EncodedSplit, dev: Optional[EncodedSplit]) -> None:
+    def train(
+        self,
+        train: EncodedSplit,
+        dev: Optional[EncodedSplit],
+        on_evaluation: Optional[OnEvaluation] = None,
+    ) -> None:
         """Trains from where the output directory stands to --num_train_epochs."""
         options, rows = self.options, len(train.owners)
         steps = options.train_steps(rows)
@@ -134,7 +145,7 @@ class Finetuning:
         step = model_functions.starting_step(self.directory, steps, "num_train_epochs", differences)
         if step >= steps:
             return
-        listeners = self._keepers(rows, dev)
+        listeners = self._keepers(rows, dev, on_evaluation)
         if any(listener.is_over() for listener in listeners):
             logging.warning(
                 "nothing to train: the run was stopped early before; raise"
@@ -183,7 +194,9 @@ class Finetuning:
             return self.options
         return dataclasses.replace(self.options, save_checkpoints_steps=every)
 
-    def _keepers(self, rows: int, dev: Optional[EncodedSplit]) -> list[BestModelKeeper]:
+    def _keepers(
+        self, rows: int, dev: Optional[EncodedSplit], on_evaluation: Optional[OnEvaluation]
+    ) -> list[BestModelKeeper]:
         options = self.options
         every = options.steps_between_evaluations(rows)
         if not every:
@@ -199,7 +212,8 @@ class Finetuning:
 
         metric = options.best_metric or self.task.metric
         patience = options.early_stopping_patience
-        return [BestModelKeeper(self.directory, metric, every, patience, evaluate)]
+        keeper = BestModelKeeper(self.directory, metric, every, patience, evaluate, on_evaluation)
+        return [keeper]
 
     # --- Evaluation and prediction ---
 

@@ -96,7 +96,7 @@ def learn(
         model_dir = f"{directory}/model"
         estimator = trainer.make_estimator(
             model_functions.make(network, model_dir, init_checkpoint, False, training),
-            trainer.run_config(model_dir, options, _NoCheckpoints()),
+            trainer.run_config(model_dir, options, NoCheckpoints()),
             trainer.BatchSizes(),
             use_tpu=False,
         )
@@ -112,7 +112,7 @@ def learn(
         return Trial(watch.losses, watch.medians(), is_nan)
 
 
-class _NoCheckpoints(CheckpointOptions):
+class NoCheckpoints(CheckpointOptions):
     """Lets an Estimator write none, not even at the end."""
 
     def run_config(self) -> dict[str, Any]:
