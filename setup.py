@@ -49,7 +49,7 @@ setup(
     python_requires=">=3.9,<3.14",
     py_modules=STAGES + CORE,
     packages=find_packages(include=["bert_toolkit", "bert_toolkit.*"]),
-    package_data={"bert_toolkit.pages": ["*.html", "*.css"], "bert_toolkit.serving": ["page.html"]},
+    package_data={"bert_toolkit.pages": ["*.html", "*.css"]},
     install_requires=[
         f"tensorflow{TENSORFLOW}",
         "tensorflow-estimator>=2.12,<2.16",

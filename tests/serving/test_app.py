@@ -16,6 +16,7 @@ from bert_toolkit.errors import UserError
 from bert_toolkit.serving import app, kinds, versions
 from bert_toolkit.serving.asking import Asker, RequestLimits
 from bert_toolkit.serving.batching import Limits
+from bert_toolkit.serving.lines import Line
 from bert_toolkit.serving.metrics import Metrics
 from bert_toolkit.serving.models import ServedModel, Watcher
 
@@ -235,6 +236,21 @@ def test_a_newer_version_takes_over_and_no_request_is_lost(tmp_path, directory, 
     assert any(is_old)
     assert any(is_new)
     assert "the version before is still served" in caplog.text
+
+
+def test_a_newer_version_has_its_own_vectors_of_the_lines(tmp_path, directory):
+    lines = [Line(3, "woe"), Line(5, "a song of joy and peace")]
+    model = ServedModel(
+        "m", str(directory), kinds.ModelSettings(), Limits(), Metrics(), lines=lines
+    )
+    other = make_model(tmp_path / "2", "encoder", seed=1)
+    for _ in range(2):  # the same text is nearest to itself only by vectors of one model
+        [[first, second]] = model.submit(["woe"], [3], kinds.SEARCH).result(30)
+        assert first[:2] == lines[0]
+        assert first.cosine == pytest.approx(1, abs=1e-5)
+        assert second.cosine < 0.999
+        model.take_over(versions.newest(str(other)))
+    model.close()
 
 
 def test_a_version_that_does_something_else_is_refused(tmp_path, directory):
