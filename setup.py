@@ -78,6 +78,7 @@ setup(
             "tensorboard>=2.12,<3",
             *SERVE,
             "httpx>=0.25,<1",
+            "selenium>=4.15,<5",  # drives Debian's chromium, for the tests of pages
             "ruff==0.17.5",
             "mypy>=1.8,<3",
         ],

@@ -10,6 +10,7 @@ import tempfile
 import urllib.parse
 
 import pytest
+from selenium import webdriver
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 if os.environ.get("REQUIRE_CHROMIUM"):  # as .ci/run does: there a skipped test is a failed one
@@ -131,8 +132,6 @@ def _luminance(color):
 @contextlib.contextmanager
 def open_browser():
     """Starts a browser that knows nothing of earlier ones."""
-    from selenium import webdriver
-
     options = webdriver.ChromeOptions()
     options.binary_location = CHROMIUM
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
