@@ -334,7 +334,7 @@ def share_of_largest(explanation: Explanation, word: WordShare, method: str) -> 
 
 def _html_mark(text: str, share: float) -> str:
     colour = "accent" if share > 0 else "against"
-    style = f"background: rgba(var(--{colour}), {0.6 * abs(share):.3f})"
+    style = f"background: rgba(var(--{colour}), {0.45 * abs(share):.3f})"
     return f'<span style="{style}">{page.text(text)}</span>'
 
 

@@ -111,11 +111,17 @@ class Page:
         ).send_keys(text).perform()
         assert field.get_property("value") == text
 
-    def ask(self, card, name="Ask"):
-        """Presses a button of a card by keyboard; returns what is told of the answer then."""
-        self.reach(card, name, "button")
+    def ask(self, card):
+        """Presses a card's button by keyboard; returns what is told of the answer then."""
+        self.reach(card, "Ask", "button")
         self.press(Keys.ENTER)
         return self.told(card)
+
+    def look(self, card):
+        """Shows the attention of a card's text by keyboard; returns what is told of it."""
+        self.reach(card, "Show attention", "button")
+        self.press(Keys.ENTER)
+        return self.told(card, 1)
 
     def told(self, card, place=0):
         """Returns the element that a screen reader reads aloud when it has changed, filled."""
@@ -226,9 +232,7 @@ def test_how_alike_two_texts_are_by_control_and_enter(page):
 def test_attention_by_keyboard(page, url):
     card, text = "Words for [MASK]", "the [MASK] rejoice"
     page.type(card, "Text", text)
-    page.reach(card, "Show attention", "button")
-    page.press(Keys.ENTER)
-    told = page.told(card, 1)
+    told = page.look(card)
     _, content, _ = call(f"{url}/v1/models/filler/attend", {"texts": [text]})
     [found] = json.loads(content)["attention"]
 
@@ -270,9 +274,11 @@ def test_a_text_that_is_too_long(page):
 def test_every_control_has_a_role_and_a_name(page):
     for card in CARDS:
         if card != "Nearest lines":
-            page.ask(card, "Show attention")
-    found = page.driver.find_elements("css selector", "a, button, input, select, textarea")
-    named = {(one.aria_role, one.accessible_name) for one in found if one.is_displayed()}
+            page.look(card)
+    found = page.driver.find_elements(
+        "css selector", "main a, #models button, #models input, select, textarea"
+    )
+    named = {(one.aria_role, one.accessible_name) for one in found}
     assert all(name for _, name in named), named
     assert {role for role, _ in named} == {"link", "button", "radio", "combobox", "textbox"}
     headings = page.driver.find_elements("css selector", "h1, h2")
