@@ -50,8 +50,8 @@ class Options:
     )
     lines_file: Optional[str] = option(
         None,
-        "Lines of text, plain or .gz, at most 100,000: models of vectors find the nearest of them"
-        " to a text. Their vectors are computed before the port opens.",
+        "Lines of text, or pairs with ||| between, plain or .gz, at most 100,000: models of vectors"
+        " find the nearest of them to a text. Their vectors are computed before the port opens.",
     )
     max_seq_length: Optional[int] = option(
         None,

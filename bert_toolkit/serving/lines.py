@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from bert_toolkit.errors import UserError
+from bert_toolkit.features.lines import split_pair
 from bert_toolkit.features.neighbors import UnitVectors
 from bert_toolkit.inference.encoder import Encoder, Text
 from bert_toolkit.io import files
@@ -22,6 +23,11 @@ class Line(NamedTuple):
 
     number: int
     text: str
+
+    def parts(self) -> Text:
+        """Returns what a model reads, as `bert features` has it: the text, or the two of a pair."""
+        parts = split_pair(self.text)
+        return parts[0].text if len(parts) == 1 else (parts[0].text, parts[1].text)
 
 
 def read(path: str) -> list[Line]:
@@ -54,7 +60,7 @@ class LineSearch:
         vectors: list[np.ndarray] = []
         with Progress("encoding --lines_file", "lines", len(lines)) as progress:
             for start in range(0, len(lines), LINES_AT_ONCE):
-                part = [line.text for line in lines[start : start + LINES_AT_ONCE]]
+                part = [line.parts() for line in lines[start : start + LINES_AT_ONCE]]
                 vectors.extend(encoder.encode(part))
                 progress.update(len(part))
         self._vectors = UnitVectors(vectors)

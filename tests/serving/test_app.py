@@ -30,18 +30,24 @@ def directory(tmp_path_factory):
 
 @pytest.fixture
 def serve(directory):
-    """Returns a function that makes an application of a model; `compute` is called before it."""
+    """Returns a function that makes an application of a model.
+
+    Once the model is loaded, `compute` is called before each batch.
+    """
     made = []
 
     def make(compute=lambda: None, queue=10, timeout=30.0, **more):
-        counted = Metrics()
-        model = ServedModel(
-            "m", str(directory), kinds.ModelSettings(), Limits(queue=queue), counted
-        )
-        plain = model.kind.compute
-        model.kind = dataclasses.replace(
-            model.kind, compute=lambda *arguments: (compute(), plain(*arguments))[1]
-        )
+        loaded = threading.Event()
+
+        def compute_first(*arguments):
+            if loaded.is_set():
+                compute()
+            return kinds.ENCODE.compute(*arguments)
+
+        kind = dataclasses.replace(kinds.ENCODE, compute=compute_first)
+        limits, counted = Limits(queue=queue), Metrics()
+        model = ServedModel("m", str(directory), kinds.ModelSettings(), limits, counted, kind)
+        loaded.set()
         made.append(model)
         return app.create(Asker({"m": model}, RequestLimits(timeout=timeout)), counted, **more)
 
@@ -90,7 +96,7 @@ def test_a_full_queue_is_refused_at_once(serve):
             may_go.set()
             return [await first, await second, third]
 
-    first, second, third = asyncio.run(send())
+    first, second, third = asyncio.run(asyncio.wait_for(send(), 60))
     assert (first.status_code, second.status_code) == (200, 200)
     assert third.status_code == 429
     assert third.json() == {"error": "model 'm': its queue is full; try again later"}
@@ -136,10 +142,7 @@ def test_what_cannot_be_computed(serve, caplog):
     def compute():
         raise RuntimeError("no memory")
 
-    application = serve()
-    [model] = application.state.asker.models.values()
-    model.kind = dataclasses.replace(model.kind, compute=lambda *_: compute())
-    [response] = run(application, {"json": BODY})
+    [response] = run(serve(compute), {"json": BODY})
     assert response.status_code == 500
     assert response.json() == {"error": "model 'm': cannot compute this; the server's log has why"}
     assert "m: RuntimeError: no memory" in caplog.text

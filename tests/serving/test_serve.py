@@ -35,7 +35,7 @@ QUESTIONS = [
     ("", ""),
 ]
 VERBS_SERVED = [*VERBS.values(), "fill"]
-LINES = ["a song of joy and peace", "", "woe unto the house of violence", "the people rejoice"]
+LINES = ["a song of joy and peace", "", "woe unto the house of violence", "woe ||| joy"]
 LIMITS = ["--max_texts=20", "--max_characters=2000", "--max_bytes=30000"]
 
 
@@ -170,11 +170,11 @@ def test_refusals(url, path, body, status, sentence):
 
 
 def test_the_nearest_of_the_lines(url, directories):
-    """Their numbers are those of the file, where one is blank."""
+    """Their numbers are those of the file, where one is blank; one is a pair."""
     texts = ["a song of joy and peace", ("woe", "joy"), ""]
     client = bert_toolkit.Client(url)
     with bert_toolkit.Encoder(str(directories["encoder"]), max_seq_length=32) as encoder:
-        lines, queries = encoder.encode(LINES), encoder.encode(texts)
+        lines, queries = encoder.encode([*LINES[:3], ("woe", "joy")]), encoder.encode(texts)
     there = [0, 2, 3]
     for query, found in zip(queries, client.search(texts)):
         norms = np.linalg.norm(lines, axis=1) * np.linalg.norm(query)
