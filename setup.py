@@ -49,7 +49,7 @@ setup(
     python_requires=">=3.9,<3.14",
     py_modules=STAGES + CORE,
     packages=find_packages(include=["bert_toolkit", "bert_toolkit.*"]),
-    package_data={"bert_toolkit.pages": ["*.html", "*.css"], "bert_toolkit.serving": ["page.html"]},
+    package_data={"bert_toolkit.pages": ["*.html", "*.css"]},
     install_requires=[
         f"tensorflow{TENSORFLOW}",
         "tensorflow-estimator>=2.12,<2.16",
@@ -79,6 +79,7 @@ setup(
             "tensorboard>=2.12,<3",
             *SERVE,
             "httpx>=0.25,<1",
+            "selenium>=4.15,<5",  # drives Debian's chromium, for the tests of pages
             "ruff==0.17.5",
             "mypy>=1.8,<3",
         ],

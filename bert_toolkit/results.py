@@ -1,6 +1,9 @@
 """What models say of texts, as callers get it; without TensorFlow, for clients of a server too."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
+
+import numpy as np
 
 
 class Prediction(NamedTuple):
@@ -64,3 +67,32 @@ class Answer(NamedTuple):
     start: int
     end: int
     probability: float
+
+
+class Neighbor(NamedTuple):
+    """A line near to a text.
+
+    Attributes:
+      line: its number in its file, from 1.
+      text: the line.
+      cosine: of the angle between the vectors of the two, -1 to 1.
+    """
+
+    line: int
+    text: str
+    cosine: float
+
+
+class Attention(NamedTuple):
+    """What each token of a text takes in of every other.
+
+    Attributes:
+      tokens: T pieces, special ones included.
+      segments: 0 of each token of the first text, 1 of the second's.
+      weights: float32 [L, N, T, T], by layer, head, token, and what it takes in; the last axis
+        sums to 1.
+    """
+
+    tokens: Sequence[str]
+    segments: Sequence[int]
+    weights: np.ndarray

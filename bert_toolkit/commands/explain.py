@@ -1,7 +1,7 @@
 r"""Shows the share of every word in what a classifier says of a text.
 
-Reads   a text, or lines of them ("first text ||| second text" for a pair), and a trained
-        classifier.
+Reads   texts, or lines of them ("first text ||| second text" for a pair, or JSON lines), and a
+        trained classifier.
 Writes  the words with their shares, marked on a terminal; or a page for a browser (.html), or JSON
         lines. A share is in units of the label's logit: above 0 the word speaks for the label.
 
@@ -15,14 +15,14 @@ import contextlib
 import dataclasses
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import IO, Any, ClassVar, Optional
 
 from absl import logging
 
 from bert_toolkit import cli
-from bert_toolkit.errors import UserError
-from bert_toolkit.features.lines import split_pair
+from bert_toolkit.commands import texts
+from bert_toolkit.commands.texts import TextOptions
 from bert_toolkit.inference.explanation import (
     BOTH,
     INTEGRATED_GRADIENTS,
@@ -44,13 +44,20 @@ LARGEST_ERROR = 0.01
 
 
 @dataclasses.dataclass(frozen=True)
-class Options(ModelOptions):
+class Options(TextOptions):
     """The options of this command."""
 
-    text: Optional[str] = option(None, "The text to explain the answer to.")
-    text_b: Optional[str] = option(None, "The second text of a pair.")
+    text: Optional[Sequence[str]] = option(
+        None,
+        "A text to explain the answer to, or a pair: first text ||| second text; may be given"
+        " several times.",
+        repeated=True,
+    )
+    text_b: Optional[str] = option(None, "The second text of a pair, whose first is --text.")
     input_file: Optional[str] = option(
-        None, "In place of --text, texts a line each; .gz or plain; - for standard input."
+        None,
+        "Texts, or pairs with ||| between, a line each, .gz or plain; - for standard input. A"
+        " .jsonl file has objects with text, and text_b of a pair.",
     )
     output_file: Optional[str] = option(
         None,
@@ -80,7 +87,6 @@ class Options(ModelOptions):
         choices=[words.WORDS, words.SPACES],
     )
     max_seq_length: int = option(128, "Texts are cut to so many tokens.", lower=4)
-    batch_size: int = option(32, "Sequences in a batch.", lower=1)
 
     GROUPS: ClassVar = {
         "Input and output": ("text", "text_b", "input_file", "output_file"),
@@ -90,12 +96,9 @@ class Options(ModelOptions):
 
     def __post_init__(self):
         conflicts = [] if self.bert_dir else ["--bert_dir is required: a trained classifier's"]
-        if (self.text is None) == (self.input_file is None):
-            conflicts.append("pass either --text or --input_file, for what is to be explained")
-        if (self.input_file or "").endswith((".json", ".jsonl")):
-            conflicts.append(f"--input_file={self.input_file}: expected lines of text, not JSON")
-        if self.text_b is not None and self.text is None:
-            conflicts.append("--text_b goes with --text; in --input_file write: first ||| second")
+        conflicts += self.input_conflicts()
+        if self.text_b is not None and len(self.text or ()) != 1:
+            conflicts.append("--text_b goes with one --text; elsewhere write: first ||| second")
         path = self.output_file or files.STREAM
         if path != files.STREAM and not path.endswith((".html", ".jsonl")):
             conflicts.append(
@@ -110,10 +113,8 @@ def run(options: Options) -> int:
     Raises:
       UserError: the model or the input cannot be used.
     """
-    if options.input_file and options.input_file != files.STREAM:
-        files.check_input(options.input_file, "input_file")
-    if options.output_file and options.output_file != files.STREAM:
-        files.check_output(options.output_file)
+    options.check_files()
+    groups = texts.in_groups(read_lines(options), 1)
     from bert_toolkit.inference.explainer import Explainer
 
     how = (options.label, options.method, options.steps, options.align, options.batch_size)
@@ -124,15 +125,13 @@ def run(options: Options) -> int:
         open_sink(options) as sink,
         Progress("explaining", "texts", quiet=on_screen) as progress,
     ):
-        for text in read_texts(options):
+        for [line] in groups:
+            text = line.text if line.text_b is None else (line.text, line.text_b)
             explanation = explainer.explain_one(text, *how)
             sink.write(explanation)
             inexact += explanation.error > LARGEST_ERROR
             cut += explanation.cut > 0
             progress.update()
-        if not progress.done:
-            name = files.shown(options.input_file or "")
-            raise UserError(f"{name}: empty; expected lines of text")
     if cut:
         logging.warning(
             "%d of %d texts were cut to --max_seq_length=%d tokens; words beyond have no share",
@@ -153,17 +152,13 @@ def run(options: Options) -> int:
     return progress.done
 
 
-def read_texts(options: Options) -> Iterator[Any]:
-    """Yields the texts: strings, and pairs of them."""
-    if options.text is not None:
-        # Bytes of the command line that are no UTF-8 come as characters that cannot be encoded.
-        given = [options.text] if options.text_b is None else [options.text, options.text_b]
-        texts = [text.encode("utf-8", "replace").decode() for text in given]
-        yield texts[0] if len(texts) == 1 else tuple(texts)
+def read_lines(options: Options) -> Iterator[texts.Line]:
+    """Yields the texts and pairs to explain."""
+    if options.text_b is None:
+        yield from texts.read(options, texts.ONE_OR_TWO)
         return
-    for line in files.read_lines(options.input_file or ""):
-        texts = [part.text for part in split_pair(line)]
-        yield texts[0] if len(texts) == 1 else tuple(texts)
+    for line in texts.read(options):
+        yield line._replace(text_b=texts.encodable(options.text_b))
 
 
 def texts_of(explanation: Explanation) -> tuple[str, ...]:
@@ -224,8 +219,7 @@ class JsonLines:
         """Writes one."""
         import orjson
 
-        texts = texts_of(explanation)
-        row: dict[str, Any] = dict(zip(("text", "text_b"), texts))
+        row: dict[str, Any] = dict(zip(("text", "text_b"), texts_of(explanation)))
         row |= {
             "predicted": explanation.predicted,
             "label": explanation.label,
@@ -340,7 +334,7 @@ def share_of_largest(explanation: Explanation, word: WordShare, method: str) -> 
 
 def _html_mark(text: str, share: float) -> str:
     colour = "accent" if share > 0 else "against"
-    style = f"background: rgba(var(--{colour}), {0.6 * abs(share):.3f})"
+    style = f"background: rgba(var(--{colour}), {0.45 * abs(share):.3f})"
     return f'<span style="{style}">{page.text(text)}</span>'
 
 

@@ -1,7 +1,7 @@
 r"""Scores texts by a pretrained model: pseudo-perplexity, or whether one follows another.
 
-Reads   texts, or with --next_sentence pairs of them with a tab between; and a pretrained model with
-        the head that is asked.
+Reads   texts, or with --next_sentence pairs of them with a tab or ||| between; and a pretrained
+        model with the head that is asked.
 Writes  JSON lines: {"line": 1, "text": "...", "tokens": 7, "pseudo_log_likelihood": -21.4,
         "pseudo_perplexity": 21.3}; with --next_sentence {"line": 1, "text": "...", "text_b": "...",
         "probability": 0.93}.
@@ -55,7 +55,7 @@ class Options(TextOptions):
     next_sentence: bool = option(
         False,
         "Write the probability that the second text of each pair follows the first. A pair is a"
-        " line with a tab between its texts, or an object with text and text_b.",
+        " line with a tab or ||| between its texts, or an object with text and text_b.",
     )
 
     GROUPS: ClassVar = {
@@ -101,7 +101,7 @@ def _count(options: Options) -> Optional[int]:
 
 def _pairs(options: Options, progress: Progress) -> Iterator[dict[str, Any]]:
     """Yields what is written of each pair."""
-    groups = texts.in_groups(texts.read(options, pairs=True), PAIRS_TOGETHER)
+    groups = texts.in_groups(texts.read(options, texts.TWO), PAIRS_TOGETHER)
     from bert_toolkit.inference.scorer import NextSentence
 
     with NextSentence.from_options(options, options.max_seq_length) as model:

@@ -3,9 +3,10 @@ r"""Serves models over HTTP: vectors, labels, entities, answers, words for [MASK
 Reads   model directories (--model_dir, once for each): the output of a stage or Hugging Face's
         layout. What a model was fine-tuned for decides what it answers; any other gives vectors,
         or with --fill_mask_dir words for [MASK].
-Serves  POST /v1/models/NAME/encode, classify, tag, answer or fill; /v1/embeddings as OpenAI's
-        clients send it; /v1/models/NAME:predict as TensorFlow Serving's; a page to try at /, the
-        API's description at /docs, /healthz, /readyz and /metrics.
+Serves  POST /v1/models/NAME/encode, classify, tag, answer or fill; search for the nearest of
+        --lines_file, attend for attention weights; /v1/embeddings as OpenAI's clients send it;
+        /v1/models/NAME:predict as TensorFlow Serving's; a page to try at /, the API's description
+        at /docs, /healthz, /readyz and /metrics.
 
 Requests that come together are computed together. SIGTERM answers what was asked, and ends.
 
@@ -46,6 +47,11 @@ class Options:
         (),
         "A pretrained model that fills [MASK], by its masked-LM head; else as --model_dir.",
         repeated=True,
+    )
+    lines_file: Optional[str] = option(
+        None,
+        "Lines of text, or pairs with ||| between, plain or .gz, at most 100,000: models of vectors"
+        " find the nearest of them to a text. Their vectors are computed before the port opens.",
     )
     max_seq_length: Optional[int] = option(
         None,
@@ -98,7 +104,10 @@ class Options:
     )
 
     GROUPS: ClassVar = {
-        "Models": ("model_dir", "fill_mask_dir", "max_seq_length", "pooling", "normalize", "watch"),
+        "Models": (
+            *("model_dir", "fill_mask_dir", "lines_file"),
+            *("max_seq_length", "pooling", "normalize", "watch"),
+        ),
         "Server": ("host", "port", "workers", "token_file"),
         "Batches": ("batch_tokens", "batch_wait_ms", "max_queue"),
         "Limits of a request": ("max_texts", "max_characters", "max_bytes", "timeout"),
@@ -138,6 +147,8 @@ def run(options: Options) -> None:
     directories = directories_of(options.model_dir, "model_dir")
     fill_directories = directories_of(options.fill_mask_dir, "fill_mask_dir", directories)
     token = token_of(options.token_file)
+    if options.lines_file:
+        files.check_input(options.lines_file, "lines_file")
     bound = sockets.bind(options.host, options.port)
     if token is None and options.host not in ("127.0.0.1", "::1", "localhost"):
         logging.warning(
@@ -221,6 +232,7 @@ def settings_of(
     return ServerSettings(
         directories=directories,
         fill_directories=fill_directories,
+        lines_file=options.lines_file,
         model=ModelSettings(options.max_seq_length, options.pooling, options.normalize),
         batches=Limits(options.batch_tokens, options.batch_wait_ms / 1000, options.max_queue),
         requests=RequestLimits(options.max_texts, options.max_characters, options.timeout),

@@ -1,5 +1,6 @@
 """Nearest neighbors: the lines whose vectors point most nearly the same way as a query's."""
 
+from collections.abc import Sequence
 from typing import Optional
 
 import numpy as np
@@ -7,6 +8,20 @@ import numpy as np
 from bert_toolkit.features.lines import LineFeatures, SourceLine
 
 LINES_AT_ONCE = 1024
+
+
+class UnitVectors:
+    """Vectors to find the nearest of, by cosine."""
+
+    def __init__(self, vectors: Sequence[np.ndarray]):
+        """Takes float32 [N, D]; zeros are alike to nothing."""
+        self.values = _unit(vectors)
+
+    def nearest(self, queries: "UnitVectors", count: int) -> list[list[tuple[float, int]]]:
+        """Returns for each query its `count` nearest, the best first: (cosine, number from 0)."""
+        cosines = queries.values @ self.values.T  # [Q, N]
+        best = np.argsort(-cosines, axis=1, kind="stable")[:, :count]
+        return [[(float(row[n]), int(n)) for n in of_row] for row, of_row in zip(cosines, best)]
 
 
 class Neighbors:
@@ -19,7 +34,7 @@ class Neighbors:
         """Looks for the `count` nearest of each query."""
         self._count = count
         self._queries: list[LineFeatures] = []
-        self._unit_queries: Optional[np.ndarray] = None  # [Q, D]
+        self._unit_queries: Optional[UnitVectors] = None
         self._waiting: list[LineFeatures] = []
         self._nearest: list[list[tuple[float, SourceLine]]] = []
 
@@ -34,13 +49,13 @@ class Neighbors:
 
     def _compare(self) -> None:
         if self._unit_queries is None:
-            self._unit_queries = _unit(self._queries)
+            self._unit_queries = UnitVectors(_vectors(self._queries))
             self._nearest = [[] for _ in self._queries]
         if self._waiting:
-            cosines = self._unit_queries @ _unit(self._waiting).T  # [Q, lines]
-            for nearest, row in zip(self._nearest, cosines):
-                best = np.argsort(-row, kind="stable")[: self._count]
-                nearest += [(float(row[n]), self._waiting[n].source) for n in best]
+            lines = UnitVectors(_vectors(self._waiting))
+            found = lines.nearest(self._unit_queries, self._count)
+            for nearest, of_query in zip(self._nearest, found):
+                nearest += [(cosine, self._waiting[number].source) for cosine, number in of_query]
                 nearest.sort(key=lambda found: -found[0])
                 del nearest[self._count :]
         self._waiting = []
@@ -55,6 +70,10 @@ class Neighbors:
         return "\n".join(paragraphs)
 
 
-def _unit(lines: list[LineFeatures]) -> np.ndarray:
-    vectors = np.array([line.arrays["vector"] for line in lines])
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+def _vectors(lines: list[LineFeatures]) -> list[np.ndarray]:
+    return [line.arrays["vector"] for line in lines]
+
+
+def _unit(vectors: Sequence[np.ndarray]) -> np.ndarray:
+    array = np.array(vectors)  # [N, D]
+    return array / np.maximum(np.linalg.norm(array, axis=1, keepdims=True), 1e-12)

@@ -11,6 +11,7 @@ threads at once.
 
 import contextlib
 import re
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Optional, TypeVar, Union
 
@@ -23,6 +24,7 @@ from bert_toolkit.errors import UserError
 from bert_toolkit.features import vectors
 from bert_toolkit.features.layers import Layer, parse_layers
 from bert_toolkit.options import ModelOptions
+from bert_toolkit.results import Attention
 from bert_toolkit.text import encoding, tokenizer_rules
 from bert_toolkit.training.estimator_api import PREDICT
 from bert_toolkit.training.outputs import Network
@@ -59,6 +61,9 @@ def batches(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:
     order = sorted(range(len(lengths)), key=lengths.__getitem__)
     for start in range(0, len(order), batch_size):
         yield order[start : start + batch_size]
+
+
+SEQUENCE = ("input_ids", "input_mask", "segment_ids")
 
 
 def features(encoded: encoding.Encoded) -> dict[str, list[int]]:
@@ -107,10 +112,13 @@ class InferenceSession:
         model_directory.check_length(self.max_seq_length, files)
         self.tokenizer = files.tokenizer()
         self.encoder = encoding.SequenceEncoder(self.tokenizer, self.max_seq_length)
+        self._config = files.config
+        self._attention: Optional[tf.Tensor] = None
+        self._attention_lock = threading.Lock()
         vocabulary = training_notes.Vocabulary.of(files.vocab_file or "")
         training_notes.check_vocabulary(checkpoint, vocabulary)
         with garbage_collection_paused(), tf.Graph().as_default() as graph:
-            names = ("input_ids", "input_mask", "segment_ids", *more_inputs)
+            names = (*SEQUENCE, *more_inputs)
             self._inputs = {name: tf.placeholder(tf.int32, [None, None], name) for name in names}
             network = make_network(files.config)
             outputs = network(self._inputs, PREDICT)
@@ -158,6 +166,35 @@ class InferenceSession:
         feed = self._feed(rows)
         feed.update({self._predictions[name]: value for name, value in fed.items()})
         return self._session.run([self._predictions[name] for name in outputs], feed)
+
+    def attention(self, texts: Sequence[Text], batch_size: int) -> list[Attention]:
+        """Returns the attention weights of every layer and head for each text, in their order."""
+        encoded = self.encode(texts)
+        found: list[Any] = [None] * len(encoded)
+        for numbers in batches([len(one.input_ids) for one in encoded], batch_size):
+            feed = self._feed([features(encoded[number]) for number in numbers])
+            values = self._session.run(self._attention_output(), feed)  # [B, S, L, N, S]
+            for number, value in zip(numbers, values):
+                ids, segments, _ = encoded[number]
+                weights = np.moveaxis(value[: len(ids), ..., : len(ids)], 0, 2)
+                tokens = self.tokenizer.convert_ids_to_tokens(ids)
+                found[number] = Attention(tokens, segments, weights)
+        return found
+
+    def _attention_output(self) -> tf.Tensor:
+        """Returns the weights of every layer: the encoder a second time, of the same variables.
+
+        It is built when it is first asked for, as few are.
+        """
+        with self._attention_lock:
+            if self._attention is None:
+                layers = range(self._config.num_hidden_layers)
+                network = vectors.attention_network(self._config, layers)
+                with self._session.graph.as_default():
+                    with tf.variable_scope(tf.get_variable_scope(), reuse=True):
+                        inputs = {name: self._inputs[name] for name in SEQUENCE}
+                        self._attention = network(inputs, PREDICT).predictions["attention"]
+            return self._attention
 
     def _feed(self, rows: Rows) -> dict[tf.Tensor, np.ndarray]:
         """Returns the inputs of a batch; shorter sequences are padded with zeros."""
@@ -219,6 +256,10 @@ class TextModel:
     def size(self) -> int:
         """The bytes of its weights."""
         return self._model.size()
+
+    def attention(self, texts: Sequence[Text], batch_size: int = 32) -> list[Attention]:
+        """Returns what each token of each text takes in of every other; texts are cut to fit."""
+        return self._model.attention(texts, batch_size)
 
     def close(self) -> None:
         """Frees what the model holds."""

@@ -1,7 +1,6 @@
 """The HTTP application: paths, and what stands behind them."""
 
 import functools
-import pathlib
 from typing import Any, Optional
 
 from fastapi import FastAPI, Path, Request
@@ -11,6 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 
 import bert_toolkit
+from bert_toolkit.pages import page
 from bert_toolkit.serving import kinds, metrics, openai_form, refusals, tensorflow_form
 from bert_toolkit.serving.asking import Asker
 from bert_toolkit.serving.gate import Gate
@@ -19,11 +19,10 @@ from bert_toolkit.serving.openai_form import EmbeddingsRequest
 from bert_toolkit.serving.refusals import RefusedError
 from bert_toolkit.serving.tensorflow_form import PredictRequest
 
-PAGE = pathlib.Path(__file__).parent / "page.html"
 # The page runs its own script and style, talks to this server only, and stands in no other page.
 PAGE_POLICY = (
-    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self';"
-    " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:;"
+    " connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 _REFUSALS: dict[Any, Any] = {
     status: {"description": description, "model": refusals.ErrorReply}
@@ -66,7 +65,7 @@ def create(
         servers=[{"url": "."}],
     )
     app.state.asker, app.state.stopping = asker, False
-    for kind in kinds.KINDS:
+    for kind in (*kinds.KINDS, *kinds.BESIDE):
         _add_kind(app, asker, kind)
     _add_forms(app, asker)
     _add_health(app, counted)
@@ -78,7 +77,7 @@ def create(
 
 
 def _add_kind(app: FastAPI, asker: Asker, kind: Kind) -> None:
-    """Adds our own path for a kind of model."""
+    """Adds our own path for a kind of model, or for what models answer beside."""
     path = f"/v1/models/{{name}}/{kind.verb}"
     summary = " ".join((kind.reply.__doc__ or "").split())
 
@@ -99,10 +98,10 @@ def _add_kind(app: FastAPI, asker: Asker, kind: Kind) -> None:
             (item.question, item.context) if kind is kinds.ANSWER else item
             for item in getattr(body, kind.asked)
         ]
-        results, _ = await asker.ask(model, items, request, kind.asked)
+        results, _ = await asker.ask(model, items, request, kind.asked, kind)
         plain = kind.plain
-        if kind is kinds.FILL:
-            plain = functools.partial(kinds.candidates, top_k=body.top_k)
+        if kind in (kinds.FILL, kinds.SEARCH):
+            plain = functools.partial(kind.plain, top_k=body.top_k)  # type: ignore[call-arg]
         if kind is kinds.ENCODE:
             plain = functools.partial(openai_form.vector, encoding_format=body.encoding_format)
         return refusals.json({"model": name, kind.answered: list(map(plain, results))})
@@ -110,7 +109,7 @@ def _add_kind(app: FastAPI, asker: Asker, kind: Kind) -> None:
 
 def _name(asker: Asker, kind: Optional[Kind] = None) -> Any:
     """Returns the parameter of a path that names a model; the API's description lists them."""
-    names = [name for name, model in asker.models.items() if kind in (None, model.kind)]
+    names = [name for name, model in asker.models.items() if kind in (None, *model.kinds)]
     return Path(json_schema_extra={"enum": names} if names else None)
 
 
@@ -155,12 +154,12 @@ def _add_forms(app: FastAPI, asker: Asker) -> None:
 
 def _add_health(app: FastAPI, counted: metrics.Metrics) -> None:
     """Adds the page, and what those read who look after the server."""
-    page = PAGE.read_text(encoding="utf-8")
+    content = page.fill("serve.html", {})
 
     @app.get("/", include_in_schema=False)
     async def root() -> Response:
         headers = {"Content-Security-Policy": PAGE_POLICY, "X-Content-Type-Options": "nosniff"}
-        return HTMLResponse(page, headers=headers)
+        return HTMLResponse(content, headers=headers)
 
     @app.get("/docs", include_in_schema=False)
     async def docs() -> Response:

@@ -4,7 +4,7 @@ import asyncio
 import dataclasses
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Optional
 
 from absl import logging
 from starlette.requests import Request
@@ -60,14 +60,23 @@ class Asker:
     def model_to(self, kind: Kind, name: str) -> ServedModel:
         """Returns a model that does this; refuses if it does something else."""
         model = self.model(name)
-        if model.kind is not kind:
+        if kind is kinds.SEARCH and model.kind is kinds.ENCODE and kind not in model.kinds:
+            raise RefusedError(
+                404, f"model {name!r} has no lines to search; start the server with --lines_file"
+            )
+        if kind not in model.kinds:
             raise RefusedError(
                 404, f"model {name!r} does not {kind.verb}; use /v1/models/{name}/{model.kind.verb}"
             )
         return model
 
     async def ask(
-        self, model: ServedModel, items: Sequence[Any], request: Request, field: str
+        self,
+        model: ServedModel,
+        items: Sequence[Any],
+        request: Request,
+        field: str,
+        kind: Optional[Kind] = None,
     ) -> tuple[Sequence[Any], int]:
         """Returns the results of items, in order, and how many tokens they have.
 
@@ -78,14 +87,23 @@ class Asker:
           items: texts, pairs or questions.
           request: whose caller may go away.
           field: where the request has the items.
+          kind: what is asked; None for what the model is for.
         """
+        kind = kind or model.kind
         characters = self._check(model, items, field)
         if characters > MANY_CHARACTERS:
-            lengths = await asyncio.get_running_loop().run_in_executor(None, model.lengths, items)
+            loop = asyncio.get_running_loop()
+            lengths = await loop.run_in_executor(None, model.lengths, items, kind)
         else:
-            lengths = model.lengths(items)
+            lengths = model.lengths(items, kind)
+        if kind.most_tokens is not None and sum(lengths) > kind.most_tokens:
+            raise RefusedError(
+                413,
+                f"{field}: {sum(lengths):,} tokens; expected at most {kind.most_tokens} in a"
+                f" request to {kind.verb}; shorten it",
+            )
         try:
-            future = asyncio.wrap_future(model.submit(items, lengths))
+            future = asyncio.wrap_future(model.submit(items, lengths, kind))
         except QueueFullError:
             raise busy(f"model {model.name!r}: its queue is full; try again later", 429) from None
         except ClosedError:

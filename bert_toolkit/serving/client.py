@@ -21,7 +21,7 @@ from typing import Any, Optional, Union
 import numpy as np
 
 from bert_toolkit.errors import UserError
-from bert_toolkit.results import Answer, Candidate, Entity, Prediction
+from bert_toolkit.results import Answer, Attention, Candidate, Entity, Neighbor, Prediction
 
 Text = Union[str, tuple[str, str]]
 _AGAIN = (429, 503)  # the server is busy, or stops and another takes its place
@@ -89,6 +89,20 @@ class Client:
         asked = [{"question": question, "context": context} for question, context in questions]
         return [Answer(**row) for row in self._ask("answer", "questions", "answers", asked, model)]
 
+    def search(
+        self, texts: Sequence[Text], top_k: int = 5, model: Optional[str] = None
+    ) -> list[list[Neighbor]]:
+        """Returns the nearest of the server's --lines_file for each text, at most 20."""
+        rows = self._ask("search", "texts", "neighbors", texts, model, top_k=top_k)
+        return [[Neighbor(**one) for one in row] for row in rows]
+
+    def attend(self, texts: Sequence[Text], model: Optional[str] = None) -> list[Attention]:
+        """Returns the attention weights of each text, which may have 64 tokens."""
+        rows = [self._ask("attend", "texts", "attention", [text], model)[0] for text in texts]
+        return [
+            Attention(**{**row, "weights": np.array(row["weights"], np.float32)}) for row in rows
+        ]
+
     def models(self) -> list[dict[str, Any]]:
         """Returns what the server says of each of its models now: id, does, labels, ..."""
         self.__dict__.pop("_server", None)
@@ -131,7 +145,7 @@ class Client:
         return found
 
     def _only(self, verb: str) -> str:
-        names = [one["id"] for one in self._server["data"] if one["does"] == verb]
+        names = [one["id"] for one in self._server["data"] if verb in (one["does"], *one["also"])]
         if len(names) == 1:
             return names[0]
         there = f"models {', '.join(names)}" if names else "no model"

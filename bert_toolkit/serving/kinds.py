@@ -1,7 +1,8 @@
 """What a served model is asked and what it answers: one row of KINDS for each kind of model.
 
 Another kind is another row: its request and reply, how it is loaded, and what it computes. Its own
-names are in tensorflow_form.py, client.py and page.html, too.
+names are in tensorflow_form.py, client.py and pages/serve.html, too. SEARCH and ATTEND are what
+models answer beside that.
 """
 
 import dataclasses
@@ -9,6 +10,7 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal, Optional, Union
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from bert_toolkit import problems
@@ -23,6 +25,8 @@ from bert_toolkit.tasks import best_model
 # Candidates for a [MASK] that are computed: a request may have the best of them.
 MOST_CANDIDATES = 20
 MOST_MASKS = 16  # of a text: every candidate has a copy of it
+MOST_NEIGHBORS = 20
+MOST_ATTENTION_TOKENS = 64  # of a request: a reply has a number for each pair of them, a head
 VectorFormat = Literal["float", "base64"]  # base64 is of float32, little-endian
 
 
@@ -73,6 +77,12 @@ class TagRequest(_Request):
     """Texts to find entities in."""
 
     texts: list[str] = Field(examples=[["The train to Norby is late."]])
+
+
+class SearchRequest(TextsRequest):
+    """Texts, and how many of the loaded lines to find for each."""
+
+    top_k: int = Field(5, ge=1, le=MOST_NEIGHBORS)
 
 
 class Question(_Request):
@@ -158,12 +168,42 @@ class AnswerReply(BaseModel):
     answers: list[OneAnswerReply]
 
 
+class NeighborReply(BaseModel):
+    """See bert_toolkit.results.Neighbor."""
+
+    line: int
+    text: str
+    cosine: float
+
+
+class SearchReply(BaseModel):
+    """The nearest of the loaded lines for each text, in order, the best first."""
+
+    model: str
+    neighbors: list[list[NeighborReply]]
+
+
+class OneAttentionReply(BaseModel):
+    """See bert_toolkit.results.Attention: weights by layer, head, token, and what it takes in."""
+
+    tokens: list[str]
+    segments: list[int]
+    weights: list[list[list[list[float]]]]
+
+
+class AttendReply(BaseModel):
+    """The attention weights of each text, in order."""
+
+    model: str
+    attention: list[OneAttentionReply]
+
+
 # --- Kinds ---
 
 
 @dataclasses.dataclass(frozen=True)
 class Kind:
-    """A kind of model.
+    """A kind of model, or what models answer beside what they are for.
 
     Attributes:
       verb: what it does; the end of its path.
@@ -171,11 +211,12 @@ class Kind:
       answered: the field of replies that has their answers.
       request, reply: of the API.
       problems: the kinds of problems.Problem that it is for; none of one that is asked for by name.
-      load: (directory, settings) -> a model.
       compute: (model, items, batch size) -> a result for each item.
       plain: a result -> what JSON has of it.
       cuts: whether longer items are cut, rather than read in windows.
       example: an item, to begin with.
+      load: (directory, settings) -> a model; None of what models answer beside.
+      most_tokens: of a request, if that is bounded.
     """
 
     verb: str
@@ -184,11 +225,12 @@ class Kind:
     request: type[BaseModel]
     reply: type[BaseModel]
     problems: Sequence[str]
-    load: Callable[[str, ModelSettings], Any]
     compute: Callable[[Any, Sequence[Any], int], Sequence[Any]]
     plain: Callable[[Any], Any]
     cuts: bool
     example: Any = ""
+    load: Optional[Callable[[str, ModelSettings], Any]] = None
+    most_tokens: Optional[int] = None
 
     def tokens(self, model: TextModel, item: Any) -> int:
         """Returns the length of an item in tokens, as the model reads it."""
@@ -204,6 +246,17 @@ def _as_dict(result: Any) -> dict[str, Any]:
 def candidates(masks: Sequence[Sequence[Any]], top_k: int = 5) -> list[list[dict[str, Any]]]:
     """Returns the best candidates for each [MASK] of a text."""
     return [list(map(_as_dict, one[:top_k])) for one in masks]
+
+
+def neighbors(found: Sequence[Any], top_k: int = 5) -> list[dict[str, Any]]:
+    """Returns the nearest lines of a text."""
+    return list(map(_as_dict, found[:top_k]))
+
+
+def _attention(found: Any) -> dict[str, Any]:
+    """Returns tokens and weights with six digits, as JSON has them: one array after the other."""
+    weights = np.ascontiguousarray(np.round(found.weights, 6), np.float32)
+    return {**found._asdict(), "weights": weights}
 
 
 ENCODE = Kind(
@@ -273,6 +326,31 @@ ANSWER = Kind(
     example=("", ""),
 )
 KINDS = (ENCODE, CLASSIFY, FILL, TAG, ANSWER)
+
+SEARCH = Kind(
+    verb="search",
+    asked="texts",
+    answered="neighbors",
+    request=SearchRequest,
+    reply=SearchReply,
+    problems=(),
+    compute=lambda lines, texts, size: lines.nearest(texts, MOST_NEIGHBORS, size),
+    plain=neighbors,
+    cuts=True,
+)
+ATTEND = Kind(
+    verb="attend",
+    asked="texts",
+    answered="attention",
+    request=TextsRequest,
+    reply=AttendReply,
+    problems=(),
+    compute=lambda model, texts, size: model.attention(texts, size),
+    plain=_attention,
+    cuts=False,
+    most_tokens=MOST_ATTENTION_TOKENS,
+)
+BESIDE = (SEARCH, ATTEND)  # the first of models of vectors, with lines; the second of all
 
 
 def kind_of(directory: str) -> Kind:

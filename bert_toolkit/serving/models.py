@@ -11,8 +11,9 @@ from absl import logging
 from bert_toolkit.errors import UserError
 from bert_toolkit.inference.encoder import arguments_named
 from bert_toolkit.serving import kinds, versions
-from bert_toolkit.serving.batching import Batcher, Limits
-from bert_toolkit.serving.kinds import ModelSettings
+from bert_toolkit.serving.batching import Batcher, Limits, Work
+from bert_toolkit.serving.kinds import Kind, ModelSettings
+from bert_toolkit.serving.lines import Line, LineSearch
 from bert_toolkit.serving.metrics import Metrics
 
 WATCH_SECONDS = 2.0
@@ -24,6 +25,7 @@ class ServedModel:
     Attributes:
       name: its name in requests.
       kind: what it does.
+      kinds: this, and what it answers beside.
       version: the name of what is served now.
       loaded: when that was, in seconds of the epoch.
     """
@@ -35,7 +37,8 @@ class ServedModel:
         settings: ModelSettings,
         limits: Limits,
         metrics: Metrics,
-        kind: Optional[kinds.Kind] = None,
+        kind: Optional[Kind] = None,
+        lines: Sequence[Line] = (),
     ):
         """Loads the newest model of a directory, and computes once with it.
 
@@ -46,6 +49,7 @@ class ServedModel:
           limits: of its batches and its queue.
           metrics: to count in.
           kind: what it does, if that is not for its files to say.
+          lines: of which a model of vectors finds the nearest.
 
         Raises:
           UserError: there is none, or it cannot be used.
@@ -55,31 +59,47 @@ class ServedModel:
         self._there = versions.newest(directory)
         self._wanted = kind
         self.kind = kind or kinds.kind_of(self._there.directory)
-        self._model = self._load(self._there)
+        self.kinds = [self.kind, kinds.ATTEND]
+        self._lines = lines if self.kind is kinds.ENCODE else ()
+        if self._lines:
+            self.kinds.append(kinds.SEARCH)
+        self._model, self._search = self._load(self._there)
         self._items = metrics.batch_items.labels(name)
         self._tokens = metrics.batch_tokens.labels(name)
         self._queue = metrics.queue.labels(name)
-        self._batcher = Batcher(self._work_of(self._model), limits, self._observe)
+        self._batchers = {
+            one.verb: Batcher(self._work_of(one), limits, self._observe) for one in self.kinds
+        }
 
-    def _load(self, version: versions.Version) -> Any:
+    def _load(self, version: versions.Version) -> tuple[Any, Optional[LineSearch]]:
+        """Returns the model of a version, and what finds the nearest lines by it."""
         flag = "--fill_mask_dir" if self._wanted is kinds.FILL else "--model_dir"
+        assert self.kind.load
         with arguments_named(bert_dir=flag, model_dir=flag, max_seq_length="--max_seq_length"):
             model = self.kind.load(version.directory, self._settings)
         self.kind.compute(model, [self.kind.example], 1)  # the first call is a slow one
+        kinds.ATTEND.compute(model, [self.kind.example], 1)
+        search = LineSearch(model, self._lines) if self._lines else None
         self.version, self.loaded = version.name, int(time.time())
-        return model
+        return model, search
 
-    def _work_of(self, model: Any):
+    def _work_of(self, kind: Kind) -> Work:
+        """Returns the function that computes batches by the model that is there now."""
+        model, asked = self._model, self._search if kind is kinds.SEARCH else self._model
+
         def work(items: Sequence[Any], longest: int) -> Sequence[Any]:
             rows = max(1, self._budget // min(longest, model.max_seq_length))
-            return self.kind.compute(model, items, rows)
+            return kind.compute(asked, items, rows)
 
         return work
 
     def _observe(self, items: int, tokens: int) -> None:
         self._items.observe(items)
         self._tokens.observe(tokens)
-        self._queue.set(self._batcher.waiting())
+        self._count_waiting()
+
+    def _count_waiting(self) -> None:
+        self._queue.set(sum(batcher.waiting() for batcher in self._batchers.values()))
 
     @property
     def labels(self) -> Sequence[str]:
@@ -92,14 +112,21 @@ class ServedModel:
         """The longest sequence that the model reads."""
         return self._model.max_seq_length
 
-    def lengths(self, items: Sequence[Any]) -> list[int]:
-        """Returns the length of each item in tokens."""
-        return [self.kind.tokens(self._model, item) for item in items]
+    @property
+    def line_count(self) -> int:
+        """How many lines it finds the nearest of."""
+        return len(self._lines)
 
-    def submit(self, items: Sequence[Any], lengths: Sequence[int]) -> Future:
-        """Returns what will have a result for each item; see Batcher.submit."""
-        future = self._batcher.submit(items, lengths)
-        self._queue.set(self._batcher.waiting())
+    def lengths(self, items: Sequence[Any], kind: Kind) -> list[int]:
+        """Returns the length of each item in tokens."""
+        return [kind.tokens(self._model, item) for item in items]
+
+    def submit(
+        self, items: Sequence[Any], lengths: Sequence[int], kind: Optional[Kind] = None
+    ) -> Future:
+        """Returns what will have a result for each item, of one of `kinds`; see Batcher.submit."""
+        future = self._batchers[(kind or self.kind).verb].submit(items, lengths)
+        self._count_waiting()
         return future
 
     def take_over(self, version: versions.Version) -> None:
@@ -114,8 +141,10 @@ class ServedModel:
                 f"{version.directory}: a model to {kind.verb}; expected one to {self.kind.verb}, as"
                 " before"
             )
-        old, self._model = self._model, self._load(version)
-        self._batcher.replace(self._work_of(self._model))
+        old = self._model
+        self._model, self._search = self._load(version)
+        for one in self.kinds:
+            self._batchers[one.verb].replace(self._work_of(one))
         self._there = version
         old.close()
 
@@ -142,7 +171,8 @@ class ServedModel:
 
     def close(self) -> None:
         """Answers what was taken, and frees the model."""
-        self._batcher.close()
+        for batcher in self._batchers.values():
+            batcher.close()
         self._model.close()
 
 

@@ -77,6 +77,8 @@ def described(model: ServedModel) -> dict[str, Any]:
         "labels": model.labels,
         "max_seq_length": model.max_seq_length,
         "version": model.version,
+        "also": [kind.verb for kind in model.kinds[1:]],
+        "lines": model.line_count,
     }
 
 

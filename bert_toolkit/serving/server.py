@@ -10,8 +10,9 @@ import uvicorn
 from absl import logging
 from fastapi import FastAPI
 
+from bert_toolkit.errors import UserError
 from bert_toolkit.serving import app as application
-from bert_toolkit.serving import kinds, sockets
+from bert_toolkit.serving import kinds, lines, sockets
 from bert_toolkit.serving.asking import Asker, RequestLimits
 from bert_toolkit.serving.batching import Limits
 from bert_toolkit.serving.kinds import ModelSettings
@@ -31,6 +32,7 @@ class ServerSettings:
     Attributes:
       directories: of models, by their names.
       fill_directories: of pretrained models that fill [MASK], likewise.
+      lines_file: lines of which models of vectors find the nearest, if there is one.
       model: how they are loaded.
       batches: sizes of batches and of the queue.
       requests: what a request may ask.
@@ -41,6 +43,7 @@ class ServerSettings:
 
     directories: Mapping[str, str]
     fill_directories: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    lines_file: Optional[str] = None
     model: ModelSettings = ModelSettings()
     batches: Limits = Limits()
     requests: RequestLimits = RequestLimits()
@@ -66,8 +69,14 @@ def serve(
     counted = Metrics()
     models: list[ServedModel] = []
     how = (settings.model, settings.batches, counted)
+    found = lines.read(settings.lines_file) if settings.lines_file else ()
     for name, directory in settings.directories.items():
-        models.append(ServedModel(name, directory, *how))
+        models.append(ServedModel(name, directory, *how, lines=found))
+    if found and not any(model.line_count for model in models):
+        raise UserError(
+            f"--lines_file={settings.lines_file}: none of the models gives vectors; expected one"
+            " --model_dir of an encoder, or leave it out"
+        )
     for name, directory in settings.fill_directories.items():
         models.append(ServedModel(name, directory, *how, kinds.FILL))
     asker = Asker({model.name: model for model in models}, settings.requests)
@@ -77,6 +86,8 @@ def serve(
     def started() -> None:
         for model in models:
             logging.info("%s: %s, version %s", model.name, model.kind.verb, model.version)
+            if model.line_count:
+                logging.info("%s: search among %s lines", model.name, f"{model.line_count:,}")
         logging.info("serving on %s", sockets.url(bound))
         tell()
 

@@ -187,7 +187,7 @@ def test_the_command_prints_a_table(model):
 
 
 def options(model, **flags):
-    return explain.Options(**{"bert_dir": str(model), "text": TEXT, **flags})
+    return explain.Options(**{"bert_dir": str(model), "text": [TEXT], **flags})
 
 
 def test_colours_are_for_terminals_and_not_where_they_are_not_wanted(model, monkeypatch):
@@ -232,13 +232,33 @@ def test_the_command_writes_json_lines_and_a_page(model, tmp_path, caplog):
     assert "2 of 2 texts were cut to --max_seq_length=8 tokens; words beyond" in caplog.text
 
 
+def test_a_pair_may_be_written_in_many_ways(model, tmp_path):
+    (tmp_path / "a.txt").write_text(" ||| ".join(PAIR) + "\n")
+    row = {"text": PAIR[0], "text_b": PAIR[1]}
+    (tmp_path / "a.jsonl").write_text(json.dumps(row) + "\n")
+    ways = [
+        {"text": [PAIR[0]], "text_b": PAIR[1]},
+        {"text": [" ||| ".join(PAIR)]},
+        {"text": None, "input_file": str(tmp_path / "a.txt")},
+        {"text": None, "input_file": str(tmp_path / "a.jsonl")},
+    ]
+    found = []
+    for number, way in enumerate(ways):
+        out = tmp_path / f"out{number}.jsonl"
+        assert explain.run(options(model, **way, method="occlusion", output_file=str(out))) == 1
+        found.append(json.loads(out.read_text()))
+    assert (found[0]["text"], found[0]["text_b"]) == PAIR
+    assert found == [found[0]] * 4
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
         ({"bert_dir": ""}, "--bert_dir is required"),
-        ({"text": None}, "pass either --text or --input_file"),
-        ({"input_file": "a.txt"}, "pass either --text or --input_file"),
-        ({"text": None, "input_file": "a.txt", "text_b": "b"}, "--text_b goes with --text"),
+        ({"text": None}, r"--text is required \(or --input_file\)"),
+        ({"input_file": "a.txt"}, "--text and --input_file: pass one of them"),
+        ({"text": None, "input_file": "a.txt", "text_b": "b"}, "--text_b goes with one --text"),
+        ({"text": ["a", "b"], "text_b": "b"}, "--text_b goes with one --text"),
         ({"output_file": "a.txt"}, "--output_file=a.txt: expected a name that ends in .html or"),
         ({"label": "great"}, "--label=great: expected one of bad, fair, good"),
         ({"text": None, "input_file": "nowhere.txt"}, "--input_file=nowhere.txt: no such file"),

@@ -356,7 +356,11 @@ def scored(tmp_path, directory, name, lines):
 @pytest.mark.parametrize(
     ("name", "lines", "message"),
     [
-        ("a.txt", "a\tb\none\n", "a.txt line 2: 0 tabs, expected two texts with one between them"),
+        (
+            "a.txt",
+            "a\tb\none\n",
+            "a.txt line 2: 0 tabs, expected two texts with one between them, or \\|\\|\\|",
+        ),
         ("a.txt", "a\tb\na\t \n", "a.txt line 2: one text of the pair is empty; expected two"),
         ("a.jsonl", '{"text": "", "text_b": "b"}\n', "line 1: one text of the pair is empty"),
         ("a.txt", "a\tb\tc\n", "a.txt line 1: 2 tabs, expected"),

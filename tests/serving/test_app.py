@@ -16,6 +16,7 @@ from bert_toolkit.errors import UserError
 from bert_toolkit.serving import app, kinds, versions
 from bert_toolkit.serving.asking import Asker, RequestLimits
 from bert_toolkit.serving.batching import Limits
+from bert_toolkit.serving.lines import Line
 from bert_toolkit.serving.metrics import Metrics
 from bert_toolkit.serving.models import ServedModel, Watcher
 
@@ -29,18 +30,24 @@ def directory(tmp_path_factory):
 
 @pytest.fixture
 def serve(directory):
-    """Returns a function that makes an application of a model; `compute` is called before it."""
+    """Returns a function that makes an application of a model.
+
+    Once the model is loaded, `compute` is called before each batch.
+    """
     made = []
 
     def make(compute=lambda: None, queue=10, timeout=30.0, **more):
-        counted = Metrics()
-        model = ServedModel(
-            "m", str(directory), kinds.ModelSettings(), Limits(queue=queue), counted
-        )
-        plain = model.kind.compute
-        model.kind = dataclasses.replace(
-            model.kind, compute=lambda *arguments: (compute(), plain(*arguments))[1]
-        )
+        loaded = threading.Event()
+
+        def compute_first(*arguments):
+            if loaded.is_set():
+                compute()
+            return kinds.ENCODE.compute(*arguments)
+
+        kind = dataclasses.replace(kinds.ENCODE, compute=compute_first)
+        limits, counted = Limits(queue=queue), Metrics()
+        model = ServedModel("m", str(directory), kinds.ModelSettings(), limits, counted, kind)
+        loaded.set()
         made.append(model)
         return app.create(Asker({"m": model}, RequestLimits(timeout=timeout)), counted, **more)
 
@@ -89,7 +96,7 @@ def test_a_full_queue_is_refused_at_once(serve):
             may_go.set()
             return [await first, await second, third]
 
-    first, second, third = asyncio.run(send())
+    first, second, third = asyncio.run(asyncio.wait_for(send(), 60))
     assert (first.status_code, second.status_code) == (200, 200)
     assert third.status_code == 429
     assert third.json() == {"error": "model 'm': its queue is full; try again later"}
@@ -135,10 +142,7 @@ def test_what_cannot_be_computed(serve, caplog):
     def compute():
         raise RuntimeError("no memory")
 
-    application = serve()
-    [model] = application.state.asker.models.values()
-    model.kind = dataclasses.replace(model.kind, compute=lambda *_: compute())
-    [response] = run(application, {"json": BODY})
+    [response] = run(serve(compute), {"json": BODY})
     assert response.status_code == 500
     assert response.json() == {"error": "model 'm': cannot compute this; the server's log has why"}
     assert "m: RuntimeError: no memory" in caplog.text
@@ -235,6 +239,21 @@ def test_a_newer_version_takes_over_and_no_request_is_lost(tmp_path, directory, 
     assert any(is_old)
     assert any(is_new)
     assert "the version before is still served" in caplog.text
+
+
+def test_a_newer_version_has_its_own_vectors_of_the_lines(tmp_path, directory):
+    lines = [Line(3, "woe"), Line(5, "a song of joy and peace")]
+    model = ServedModel(
+        "m", str(directory), kinds.ModelSettings(), Limits(), Metrics(), lines=lines
+    )
+    other = make_model(tmp_path / "2", "encoder", seed=1)
+    for _ in range(2):  # the same text is nearest to itself only by vectors of one model
+        [[first, second]] = model.submit(["woe"], [3], kinds.SEARCH).result(30)
+        assert first[:2] == lines[0]
+        assert first.cosine == pytest.approx(1, abs=1e-5)
+        assert second.cosine < 0.999
+        model.take_over(versions.newest(str(other)))
+    model.close()
 
 
 def test_a_version_that_does_something_else_is_refused(tmp_path, directory):

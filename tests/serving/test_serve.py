@@ -18,6 +18,7 @@ from conftest import GOLDEN, ROOT, run_stage
 from served_models import TASKS, VERBS, call, make_model, server
 
 import bert_toolkit
+import extract_features
 from tokenization import FullTokenizer
 
 TEXTS = [
@@ -34,6 +35,7 @@ QUESTIONS = [
     ("", ""),
 ]
 VERBS_SERVED = [*VERBS.values(), "fill"]
+LINES = ["a song of joy and peace", "", "woe unto the house of violence", "woe ||| joy"]
 LIMITS = ["--max_texts=20", "--max_characters=2000", "--max_bytes=30000"]
 
 
@@ -44,9 +46,12 @@ def directories(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def url(directories):
+def url(directories, tmp_path_factory):
+    lines = tmp_path_factory.mktemp("lines") / "lines.txt"
+    lines.write_text("\n".join(LINES) + "\n")
     flags = [f"--model_dir={directory}" for directory in directories.values()]
     flags.append(f"--fill_mask_dir=filler={directories['encoder']}")
+    flags.append(f"--lines_file={lines}")
     with server(*flags, *LIMITS, "--max_seq_length=32") as (_, address):
         yield address
 
@@ -152,6 +157,9 @@ def test_every_item_has_its_answer_in_order(url, in_python):
         ("filler/fill", {"texts": ["a [MASK]", "a word"]}, 422, "texts[1]: no [MASK] in it; expected one or more"),
         ("filler/fill", {"texts": ["[MASK] " * 17]}, 413, "texts[0]: 17 [MASK] in it; expected at most 16; cut it into parts"),
         ("filler/fill", {"texts": ["[MASK]"], "top_k": 0}, 422, "top_k: input should be greater than or equal to 1"),
+        ("filler/search", {"texts": ["a"]}, 404, "model 'filler' does not search; use /v1/models/filler/fill"),
+        ("encoder/search", {"texts": ["a"], "top_k": 21}, 422, "top_k: input should be less than or equal to 20"),
+        ("encoder/attend", {"texts": ["the house"] * 20}, 413, "texts: 80 tokens; expected at most 64 in a request to attend; shorten it"),
         ("filler:predict", {"instances": ["a word"]}, 422, "text: no [MASK] in it; expected one or more to fill"),
         ("nobody:predict", {"instances": ["a"]}, 404, "model 'nobody': not served here; served are encoder, classifier, tagger, answerer, filler"),
     ],
@@ -159,6 +167,48 @@ def test_every_item_has_its_answer_in_order(url, in_python):
 def test_refusals(url, path, body, status, sentence):
     found, content, _ = call(f"{url}/v1/models/{path}", body)
     assert (found, json.loads(content)) == (status, {"error": sentence})
+
+
+def test_the_nearest_of_the_lines(url, directories):
+    """Their numbers are those of the file, where one is blank; one is a pair."""
+    texts = ["a song of joy and peace", ("woe", "joy"), ""]
+    client = bert_toolkit.Client(url)
+    with bert_toolkit.Encoder(str(directories["encoder"]), max_seq_length=32) as encoder:
+        lines, queries = encoder.encode([*LINES[:3], ("woe", "joy")]), encoder.encode(texts)
+    there = [0, 2, 3]
+    for query, found in zip(queries, client.search(texts)):
+        norms = np.linalg.norm(lines, axis=1) * np.linalg.norm(query)
+        cosines = (lines @ query / norms)[there]
+        order = np.argsort(-cosines)
+        assert [one.line for one in found] == [there[n] + 1 for n in order]
+        assert [one.text for one in found] == [LINES[there[n]] for n in order]
+        assert [one.cosine for one in found] == pytest.approx(cosines[order].tolist(), abs=1e-5)
+    assert len(client.search(["woe"], top_k=1, model="encoder")[0]) == 1
+    [encoder] = [one for one in client.models() if one["id"] == "encoder"]
+    assert (encoder["also"], encoder["lines"]) == (["attend", "search"], 3)
+
+
+@pytest.mark.parametrize("name", [*TASKS, "filler"])
+def test_attention_of_a_text(tmp_path, url, directories, name):
+    """Whatever the model is for, its weights are those that extract_features.py writes."""
+    text, pair = "the people rejoice", ("a song of joy", "and peace")
+    (tmp_path / "lines.txt").write_text(f"{text}\n{' ||| '.join(pair)}\n")
+    directory = directories.get(name, directories["encoder"])
+    extract_features.run(
+        extract_features.Options(
+            input_file=str(tmp_path / "lines.txt"),
+            output_file=str(tmp_path / "out.npz"),
+            bert_dir=str(directory),
+            attention=True,
+            layers="all",
+        )
+    )
+    expected = np.load(tmp_path / "out.npz", allow_pickle=False)
+    for number, found in enumerate(bert_toolkit.Client(url).attend([text, pair], model=name)):
+        assert found.tokens == expected[f"tokens_{number}"].tolist()
+        np.testing.assert_allclose(found.weights, expected[f"attention_{number}"], atol=2e-6)
+        first = found.tokens.index("[SEP]") + 1
+        assert found.segments == [0] * first + [1] * (len(found.tokens) - first)
 
 
 def test_only_post_asks(url):
@@ -238,10 +288,10 @@ def test_what_looks_after_the_server(url):
     assert call(f"{url}/readyz")[:2] == (200, b'{"status":"ready"}')
     status, page, headers = call(url)
     assert status == 200
-    assert page.startswith(b"<!doctype html>")
+    assert page.startswith(b"<!DOCTYPE html>")
     assert "connect-src 'self'" in headers["Content-Security-Policy"]
     assert b"://" not in page  # nothing from elsewhere
-    for verb in VERBS_SERVED:  # it knows every kind
+    for verb in (*VERBS_SERVED, "search"):  # it knows every kind
         assert f"\n  {verb}: {{\n".encode() in page
     assert re.search(rb"url: ['\"]openapi\.json['\"]", call(f"{url}/docs")[1])  # under any path
     paths = json.loads(call(f"{url}/openapi.json")[1])["paths"]
@@ -290,8 +340,9 @@ def test_sigterm_answers_what_was_asked_and_ends(directories):
 @pytest.mark.slow
 def test_workers_share_a_port_and_are_replaced(directories):
     with server(f"--model_dir={directories['encoder']}", "--workers=2") as (process, url):
-        children = [int(number) for number in _children(process.pid)]
-        assert len(children) == 2
+        while len(children := _children(process.pid)) < 2:  # one begins when the one before serves
+            assert process.poll() is None
+            time.sleep(0.1)
         for _ in range(20):
             assert call(f"{url}/v1/models/encoder/encode", {"texts": ["woe"]})[0] == 200
         numbers = call(f"{url}/metrics")[1].decode()
@@ -321,6 +372,7 @@ def _children(process):
         (["--model_dir=m", "--host=999.1.1.1"], "--host=999.1.1.1 --port=0: Name or service not known; pass another --port (0 for any that is free), or another --host"),
         (["--model_dir=m", "--max_queue=3"], "--max_queue=3, but a request may have --max_texts=256; pass at least that"),
         (["--model_dir=m", "--workers=2", "--watch"], "--watch: each of --workers would take a newer model over at another time; start the server anew instead"),
+        (["--model_dir=m", "--lines_file=nothing"], "--lines_file=nothing: no such file"),
         (["--model_dir=m", "--token_file=nothing"], "--token_file=nothing: no such file"),
         (["--model_dir=m", "--token_file=two"], "--token_file=two: no token; expected one word of ASCII characters, such as openssl rand -hex 32 makes"),
     ],
@@ -331,6 +383,22 @@ def test_what_cannot_be_served(tmp_path, flags, message):
     result = run_stage("serve", "--port=0", *flags, cwd=tmp_path)
     assert result.returncode in (1, 2)
     assert result.stderr.splitlines()[0] == f"error: {message}"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("encoder", "\n \n", "empty; expected lines of text"),
+        ("encoder", "a\n" * 100_001, "more than 100,000 lines; expected at most that, as each text is compared with all; pass a part of them"),
+        ("classifier", "a\n", "none of the models gives vectors; expected one --model_dir of an encoder, or leave it out"),
+    ],
+)  # fmt: skip
+def test_lines_that_cannot_be_searched(tmp_path, directories, name, content, message):
+    (tmp_path / "lines.txt").write_text(content)
+    flags = {"model_dir": directories[name], "lines_file": "lines.txt", "port": 0}
+    result = run_stage("serve", flags, cwd=tmp_path)
+    assert result.returncode == 1
+    assert result.stderr.splitlines()[-1] == f"error: --lines_file=lines.txt: {message}"
 
 
 def test_a_port_that_is_taken(tmp_path):
