@@ -24,6 +24,7 @@ from bert_toolkit.training import (
     precision,
 )
 from bert_toolkit.training.trainer import BatchSizes, Trainer
+from modeling import BertConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,7 +91,8 @@ class Finetuning:
         self.directory = options.output_dir
         self._tokenizer = model.tokenizer()
         self._vocabulary = training_notes.Vocabulary.of(model.vocab_file or "")
-        self._network = task.network(model.config, options.compute())
+        config = BertConfig.from_dict({**model.config.to_dict(), **options.dropout()})
+        self._network = task.network(config, options.compute())
 
     def encode(
         self,
@@ -162,8 +164,7 @@ class Finetuning:
             static_shapes=options.static_shapes,
         )
         with checkpoint_files.as_tensorflow(self.model.init_checkpoint) as init_checkpoint:
-            warmup = int(steps * options.warmup_proportion)
-            training = model_functions.Training.of(options, steps, warmup)
+            training = model_functions.Training.of_finetuning(options, steps, len(train.owners))
             model_fn = model_functions.make(
                 self._network, self.directory, init_checkpoint, options.use_tpu, training
             )
