@@ -1,24 +1,21 @@
-"""What each aid of fine-tuning brings on little data: last and best model, over several seeds.
+"""What each aid of fine-tuning brings on little data: accuracy over several seeds.
 
-    python benchmarks/aids.py --data_dir=DIR --bert_dir=DIR [--rows=2000] [--seeds=1,2,3]
-        [--aids="none,EMA 0.98"]
+    python benchmarks/aids.py --data_dir=DIR --bert_dir=DIR --output_dir=DIR [--rows=2000]
+        [--seeds=1,2,3] [--aids="none,EMA 0.98"]
 
 The data is in SST-2's layout; the first rows of its training file are trained on for three epochs,
-batch 32, 64 tokens, rate 5e-5, and evaluated on its dev file after each. Every aid is tried by
-itself. Of each, the last models of all seeds are also taken together: the mean of their
-probabilities (ensemble), and one model with the mean of their weights (soup). Accuracies are means
-over the seeds, with their standard errors.
+batch 32, 64 tokens, rate 5e-5, and its dev file is predicted by the last model. Every aid is tried
+by itself. Of each, the models of all seeds are also taken together: the mean of their probabilities
+(ensemble), and one model with the mean of their weights (soup). Runs that are in --output_dir are
+not repeated.
 """
 
 import argparse
-import json
 import math
 import pathlib
 import statistics
 import subprocess
 import sys
-import tempfile
-import time
 
 import numpy as np
 
@@ -36,102 +33,90 @@ AIDS = {
     "dropout 0": ["--hidden_dropout_prob=0", "--attention_probs_dropout_prob=0"],
     "dropout 0.2": ["--hidden_dropout_prob=0.2", "--attention_probs_dropout_prob=0.2"],
 }
+ANSWERS = "test_results.tsv"
 
 
-def classify(arguments, out, *flags):
-    """Runs the stage on the dev file."""
+def classify(arguments, bert_dir, out, *flags):
+    """Predicts the dev file, after training if `flags` say so; returns probabilities [N, 2]."""
     command = [
         sys.executable,
         str(ROOT / "run_classifier.py"),
-        f"--eval_file={arguments.data_dir}/dev.tsv",
-        f"--bert_dir={arguments.bert_dir}",
+        f"--predict_file={arguments.data_dir}/dev.tsv",
+        "--do_predict",
+        f"--bert_dir={bert_dir}",
         f"--output_dir={out}",
         "--max_seq_length=64",
-        "--eval_batch_size=32",
+        "--predict_batch_size=32",
         *flags,
     ]
-    subprocess.run(command, check=True, capture_output=True)
+    if not (out / ANSWERS).exists():
+        subprocess.run(command, check=True, capture_output=True)
+    return np.loadtxt(out / ANSWERS)
 
 
-def run(arguments, train_file, aid, seed, out):
-    """Trains; returns accuracy of the last and of the best model."""
-    classify(
+def train(arguments, aid, seed, out):
+    """Returns the answers of a model that is trained with an aid."""
+    return classify(
         arguments,
+        arguments.bert_dir,
         out,
-        f"--train_file={train_file}",
-        f"--predict_file={arguments.data_dir}/dev.tsv",
+        f"--train_file={arguments.train_file}",
         "--do_train",
-        "--do_predict",
-        "--checkpoint=last",
-        "--predict_batch_size=32",
         "--learning_rate=5e-5",
         "--num_train_epochs=3",
-        "--evaluate_every=epoch",
         "--keep_checkpoint_max=1",
         f"--seed={seed}",
         *AIDS[aid],
     )
-    score = json.loads((out / "best" / "score.json").read_text())
-    return score["last_score"], score["score"]
-
-
-def ensemble(arguments, outs):
-    """Returns the accuracy of the mean of the models' probabilities."""
-    lines = (pathlib.Path(arguments.data_dir) / "dev.tsv").read_text().splitlines()[1:]
-    labels = np.array([int(line.rpartition("\t")[2]) for line in lines])
-    probabilities = np.mean([np.loadtxt(out / "test_results.tsv") for out in outs], axis=0)
-    return float(np.mean(probabilities.argmax(-1) == labels))
 
 
 def soup(arguments, outs, directory):
-    """Returns the accuracy of the model whose weights are the mean of the models' weights."""
-    from bert_toolkit.checkpoints import checkpoint_files
-
-    models = [checkpoint_files.read(checkpoint_files.find(str(out), "model")) for out in outs]
-    mean = {name: np.mean([model[name] for model in models], axis=0) for name in models[0]}
-    checkpoint_files.save(str(directory / "mean" / "bert_model.ckpt"), mean)
-    flags = ["--do_eval", f"--init_checkpoint={directory}/mean/bert_model.ckpt"]
-    classify(arguments, directory / "soup", *flags)
-    return json.loads((directory / "soup" / "eval_results.json").read_text())["eval_accuracy"]
-
-
-def mean_and_error(scores):
-    """Returns the mean and its standard error as text."""
-    error = statistics.stdev(scores) / math.sqrt(len(scores)) if len(scores) > 1 else math.nan
-    return f"{statistics.mean(scores):.4f} ± {error:.4f}"
+    """Returns the answers of the model whose weights are the mean of the models' weights."""
+    mean = directory / "mean"
+    command = [sys.executable, "-m", "bert_toolkit", "convert", "--to=google"]
+    command += [f"--bert_dir={outs[0]}", f"--average={','.join(map(str, outs))}"]
+    if not mean.exists():
+        command += [f"--output_dir={mean}"]
+        subprocess.run(command, check=True, capture_output=True, cwd=ROOT)
+    return classify(arguments, mean, directory / "soup")
 
 
-def measure(arguments, train_file, aid, directory):
+def measure(arguments, aid, labels):
     """Returns a row of the table."""
-    start = time.monotonic()
+    directory = arguments.output_dir.resolve() / aid.replace(" ", "_")
     outs = [directory / f"run_{seed}" for seed in arguments.seeds]
-    found = [run(arguments, train_file, aid, *each) for each in zip(arguments.seeds, outs)]
-    seconds = (time.monotonic() - start) / len(found)
-    last, best = zip(*found)
-    together = [f"{ensemble(arguments, outs):.3f}", f"{soup(arguments, outs, directory):.3f}"]
-    runs = ", ".join(f"{score:.3f}" for score in last)
-    return [aid, mean_and_error(last), mean_and_error(best), runs, *together, f"{seconds:.0f}"]
+    found = [train(arguments, aid, *each) for each in zip(arguments.seeds, outs)]
+    together = [np.mean(found, axis=0), soup(arguments, outs, directory)]
+    single, together = (
+        [float(np.mean(answers.argmax(-1) == labels)) for answers in each]
+        for each in (found, together)
+    )
+    error = statistics.stdev(single) / math.sqrt(len(single)) if len(single) > 1 else math.nan
+    runs = ", ".join(f"{score:.3f}" for score in single)
+    mean = f"{statistics.mean(single):.4f} ± {error:.4f}"
+    return [aid, mean, runs, *(f"{score:.3f}" for score in together)]
 
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("--data_dir", required=True)
+    parser.add_argument("--data_dir", required=True, type=pathlib.Path)
     parser.add_argument("--bert_dir", required=True)
+    parser.add_argument("--output_dir", required=True, type=pathlib.Path)
     parser.add_argument("--rows", type=int, default=2000)
     parser.add_argument("--seeds", default="1,2,3")
     parser.add_argument("--aids", default=",".join(AIDS))
     arguments = parser.parse_args()
     arguments.seeds = [int(seed) for seed in arguments.seeds.split(",")]
-    header = ["aid", "last", "best", "runs (last)", "ensemble", "soup", "seconds a run"]
+    arguments.output_dir.mkdir(parents=True, exist_ok=True)
+    arguments.train_file = arguments.output_dir / "train.tsv"
+    lines = (arguments.data_dir / "train.tsv").read_text().splitlines(True)
+    arguments.train_file.write_text("".join(lines[: arguments.rows + 1]))
+    rows = (arguments.data_dir / "dev.tsv").read_text().splitlines()[1:]
+    labels = np.array([int(row.rpartition("\t")[2]) for row in rows])
+    header = ["aid", "accuracy", "runs", "ensemble", "soup"]
     print("| " + " | ".join(header) + " |\n" + "|---" * len(header) + "|", flush=True)
-    with tempfile.TemporaryDirectory() as data:
-        train_file = pathlib.Path(data) / "train.tsv"
-        lines = (pathlib.Path(arguments.data_dir) / "train.tsv").read_text().splitlines(True)
-        train_file.write_text("".join(lines[: arguments.rows + 1]))
-        for aid in arguments.aids.split(","):
-            with tempfile.TemporaryDirectory() as directory:
-                row = measure(arguments, train_file, aid, pathlib.Path(directory))
-            print("| " + " | ".join(row) + " |", flush=True)
+    for aid in arguments.aids.split(","):
+        print("| " + " | ".join(measure(arguments, aid, labels)) + " |", flush=True)
 
 
 if __name__ == "__main__":

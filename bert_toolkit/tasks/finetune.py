@@ -24,7 +24,7 @@ from bert_toolkit.training import (
     precision,
 )
 from bert_toolkit.training.trainer import BatchSizes, Trainer
-from modeling import BertConfig
+from modeling import BERT, BertConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,6 +147,7 @@ class Finetuning:
         model_directory.write(self.directory, self.model, self.task.labels)
         training_notes.write(self.directory, note)
         self.task.store(self.directory)
+        self._warn_of_layers_not_reached(steps, rows)
         self._optimize(train, steps, listeners)
         logging.info("trained; the model is in %s", self.directory)
 
@@ -154,6 +155,23 @@ class Finetuning:
         """Returns what is noted of this training."""
         data = training_notes.data_facts([self.task.train_source], self.task.facts())
         return training_notes.make(self._vocabulary, data, self.model.init_checkpoint, self.options)
+
+    def _warn_of_layers_not_reached(self, steps: int, rows: int) -> None:
+        """Says when training ends before --unfreeze_schedule has come to the embeddings."""
+        every, layers = self.options.steps_between_layers(rows), self.model.config.num_hidden_layers
+        if not every or self.model.config.network_type != BERT:
+            return
+        reached = (steps - 1) // every
+        if reached <= layers:
+            logging.warning(
+                "--unfreeze_schedule=%s: of %d layers the upper %d are trained in %d steps, and not"
+                " the embeddings; a layer more every %d steps would train all",
+                self.options.unfreeze_schedule,
+                layers,
+                reached,
+                steps,
+                max(1, (steps - 1) // (layers + 1)),
+            )
 
     def _optimize(self, train: EncodedSplit, steps: int, listeners: Sequence) -> None:
         options = self.options
