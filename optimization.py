@@ -14,6 +14,8 @@ from bert_toolkit.errors import UserError
 MAX_GRADIENT_NORM = 1.0
 WEIGHT_DECAY_RATE = 0.01
 NOT_DECAYED = ("LayerNorm", "layer_norm", "bias")
+# The last part of the name of a variable's average over the steps of training.
+EMA = "ema"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,6 +27,11 @@ class OptimizerSettings:
       schedule: a key of SCHEDULES.
       bias_correction: whether AdamW corrects its moments for starting at zero; LAMB always does.
       layer_decay: the learning rate of each layer, as a share of that of the layer above.
+      head_factor: the learning rate of what is not of the encoder, as a multiple of the others'.
+      unfreeze_steps: train the heads and the pooler first, and every so many steps one more layer,
+        the highest first, the embeddings last; 0 for all from the start.
+      ema_decay: keep an average of each variable over the steps, in which a step counts this share
+        of the next one; 0 for none.
       frozen: what stays as it is: "embeddings", "encoder", "pooler", numbers of layers ("3") and
         ranges of them ("0-5").
       loss_scaling: whether gradients pass through float16, where small ones would vanish.
@@ -34,6 +41,9 @@ class OptimizerSettings:
     schedule: str = "published"
     bias_correction: bool = False
     layer_decay: float = 1.0
+    head_factor: float = 1.0
+    unfreeze_steps: int = 0
+    ema_decay: float = 0.0
     frozen: Sequence[str] = ()
     loss_scaling: bool = False
 
@@ -144,6 +154,9 @@ def make_optimizer(
         clip_norm=MAX_GRADIENT_NORM,
         bias_correction=settings.bias_correction or settings.optimizer == "lamb",
         layer_decay=settings.layer_decay,
+        head_factor=settings.head_factor,
+        unfreeze_steps=settings.unfreeze_steps,
+        ema_decay=settings.ema_decay,
         loss_scale=LossScale() if settings.loss_scaling else None,
     )
 
@@ -313,6 +326,9 @@ class AdamWeightDecayOptimizer(tf.train.Optimizer):
         clip_norm: Optional[float] = None,
         bias_correction: bool = False,
         layer_decay: float = 1.0,
+        head_factor: float = 1.0,
+        unfreeze_steps: int = 0,
+        ema_decay: float = 0.0,
         loss_scale: Optional[LossScale] = None,
         name: str = "AdamWeightDecayOptimizer",
     ):
@@ -331,6 +347,12 @@ class AdamWeightDecayOptimizer(tf.train.Optimizer):
           bias_correction: whether to correct the moments, by the number of the step.
           layer_decay: the learning rate of each layer, as a share of that of the layer above
             (Howard and Ruder, 2018, https://arxiv.org/abs/1801.06146, section 3.2).
+          head_factor: the learning rate of variables outside of bert/, as a multiple.
+          unfreeze_steps: steps after which the next layer below trains, too (section 3.3 there);
+            until then its rate is 0, while its moments gather. 0 for all from the first step.
+          ema_decay: decay of the average of each variable, kept in its slot <variable>/ema; 0 for
+            none. After step t it is the weighted mean of the values after steps 1 to t, that after
+            step i with weight ema_decay^(t - i), so that the values at the start do not count.
           loss_scale: what `gradients` scales by in between; steps that overflow are left out.
           name: of the operations.
         """
@@ -344,6 +366,9 @@ class AdamWeightDecayOptimizer(tf.train.Optimizer):
         self.clip_norm = clip_norm
         self.bias_correction = bias_correction
         self.layer_decay = layer_decay
+        self.head_factor = head_factor
+        self.unfreeze_steps = unfreeze_steps
+        self.ema_decay = ema_decay
         self.loss_scale = loss_scale
         self._is_finite: Optional[tf.Tensor] = None
 
@@ -411,13 +436,20 @@ class AdamWeightDecayOptimizer(tf.train.Optimizer):
             # The third argument names the slot: <variable>/adam_m, as in published checkpoints.
             self._zeros_slot(variable, "m", "adam_m")
             self._zeros_slot(variable, "v", "adam_v")
+            if self.ema_decay:
+                self._zeros_slot(variable, "average", EMA)
 
     def _prepare_rates(self, variables: Sequence[tf.Variable], step: tf.Tensor) -> None:
         """Makes what all variables share: rates, and corrections of the step to come."""
         self._rate = tf.convert_to_tensor(self.learning_rate, name="learning_rate")
+        self._step = step
         self._corrections = (1.0, 1.0)
+        number = tf.cast(step + 1, tf.float32)
+        if self.ema_decay:
+            # What the newest value counts in the average; 1 at the first step.
+            rest = -tf.math.expm1(number * math.log(self.ema_decay))
+            self._newest_share = (1.0 - self.ema_decay) / rest
         if self.bias_correction:
-            number = tf.cast(step + 1, tf.float32)
             # 1 - beta^number, without the loss of digits of that difference in float32
             self._corrections = tuple(
                 -tf.math.expm1(number * math.log(beta)) for beta in (self.beta_1, self.beta_2)
@@ -430,12 +462,24 @@ class AdamWeightDecayOptimizer(tf.train.Optimizer):
         name = variable.op.name
         number = -1 if "/embeddings/" in name else _layer_number(name)
         below_heads = 0 if number is None else self._layers - number
-        return self._rate * self.layer_decay**below_heads
+        rate = self._rate * self.layer_decay**below_heads
+        if self.head_factor != 1.0 and not name.startswith("bert/"):
+            rate *= self.head_factor
+        if self.unfreeze_steps:
+            rate *= tf.cast(self._step >= below_heads * self.unfreeze_steps, tf.float32)
+        return rate
 
     def _resource_apply_dense(self, grad, var):
         if self._is_finite is None:
-            return self._update(grad, var)
-        return tf.cond(self._is_finite, lambda: tf.group(self._update(grad, var)), tf.no_op)
+            update = self._update(grad, var)
+        else:
+            update = tf.cond(self._is_finite, lambda: tf.group(self._update(grad, var)), tf.no_op)
+        if not self.ema_decay:
+            return update
+        average = self.get_slot(var, "average")
+        with tf.control_dependencies([update]):
+            change = self._newest_share * (var.read_value() - average.read_value())
+            return average.assign_add(change, read_value=False)
 
     def _update(self, grad: tf.Tensor, var: tf.Variable) -> tf.Operation:
         """Returns the operation that updates a variable and its moments."""

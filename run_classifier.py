@@ -29,6 +29,7 @@ from absl import logging
 from bert_toolkit import cli
 from bert_toolkit.options import (
     CHOOSING_THE_BEST,
+    FINETUNING,
     CheckpointOptions,
     DeviceOptions,
     FinetuneOptions,
@@ -62,6 +63,12 @@ class Options(DataOptions, ModelOptions, WindowOptions, FinetuneOptions):
     oversample: bool = option(False, "Repeat examples of rare labels.")
     label_smoothing: float = option(
         0.0, "Share of a label's probability that is spread over all labels.", lower=0.0, upper=0.9
+    )
+    rdrop_alpha: float = option(
+        0.0,
+        "Compute each text twice, with different dropout, and let the distance of the two answers"
+        " count so much in the loss (R-Drop), 1 say; steps take twice the time.",
+        lower=0.0,
     )
     calibrate: bool = option(
         False,
@@ -108,12 +115,12 @@ class Options(DataOptions, ModelOptions, WindowOptions, FinetuneOptions):
             "doc_stride",
         ),
         "Training": (
-            "num_train_epochs",
-            "warmup_proportion",
+            *FINETUNING,
             "learning_curve",
             "class_weights",
             "oversample",
             "label_smoothing",
+            "rdrop_alpha",
             TrainingOptions,
             CheckpointOptions,
         ),

@@ -27,6 +27,7 @@ from bert_toolkit import cli
 from bert_toolkit.io import files
 from bert_toolkit.options import (
     CHOOSING_THE_BEST,
+    FINETUNING,
     CheckpointOptions,
     DeviceOptions,
     FinetuneOptions,
@@ -116,7 +117,7 @@ class Options(ModelOptions, FinetuneOptions):
             "doc_stride",
             "max_query_length",
         ),
-        "Training": ("num_train_epochs", "warmup_proportion", TrainingOptions, CheckpointOptions),
+        "Training": (*FINETUNING, TrainingOptions, CheckpointOptions),
         "Choosing the best model": CHOOSING_THE_BEST,
         "Evaluation and prediction": (
             "checkpoint",

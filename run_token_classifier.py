@@ -27,6 +27,7 @@ from bert_toolkit import cli
 from bert_toolkit.io import files
 from bert_toolkit.options import (
     CHOOSING_THE_BEST,
+    FINETUNING,
     CheckpointOptions,
     DeviceOptions,
     FinetuneOptions,
@@ -133,12 +134,7 @@ class Options(ModelOptions, WindowOptions, FinetuneOptions):
             "max_seq_length",
             "doc_stride",
         ),
-        "Training": (
-            "num_train_epochs",
-            "warmup_proportion",
-            TrainingOptions,
-            CheckpointOptions,
-        ),
+        "Training": (*FINETUNING, TrainingOptions, CheckpointOptions),
         "Choosing the best model": CHOOSING_THE_BEST,
         "Evaluation and prediction": ("checkpoint", "eval_batch_size", "predict_batch_size"),
         "Device": (DeviceOptions,),

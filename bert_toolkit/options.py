@@ -408,7 +408,16 @@ class TrainingOptions(DeviceOptions, CheckpointOptions):
         return conflicts
 
 
-# Members of a group of FinetuneOptions.
+# Members of groups of FinetuneOptions.
+FINETUNING = (
+    "num_train_epochs",
+    "warmup_proportion",
+    "head_learning_rate",
+    "unfreeze_schedule",
+    "ema_decay",
+    "hidden_dropout_prob",
+    "attention_probs_dropout_prob",
+)
 CHOOSING_THE_BEST = ("evaluate_every", "best_metric", "early_stopping_patience", "num_runs")
 
 
@@ -430,6 +439,38 @@ class FinetuneOptions(TrainingOptions):
         "Share of the steps over which the learning rate rises from zero.",
         lower=0.0,
         upper=1.0,
+    )
+    head_learning_rate: Optional[float] = option(
+        None,
+        "Peak learning rate of the new layers over the encoder, 1e-3 say; without it,"
+        " --learning_rate.",
+        lower=0.0,
+    )
+    unfreeze_schedule: Optional[str] = option(
+        None,
+        "Train only the pooler and what is above it at first, and every so many steps, or every"
+        " epoch, one layer more, from the highest to the embeddings (gradual unfreezing).",
+    )
+    ema_decay: float = option(
+        0.0,
+        "Keep an exponential moving average of the weights over the steps, with this decay, 0.98"
+        " say. The average is the model: it is evaluated, and used wherever the checkpoint is"
+        " read; training goes on from the weights. 0 for none.",
+        lower=0.0,
+        upper=0.99999,
+    )
+    hidden_dropout_prob: Optional[float] = option(
+        None,
+        "Dropout in training of embeddings, of the output of every part of a layer, and of what the"
+        " head reads; without it, what the model's config says.",
+        lower=0.0,
+        upper=0.9,
+    )
+    attention_probs_dropout_prob: Optional[float] = option(
+        None,
+        "Dropout of attention weights in training; without it, what the model's config says.",
+        lower=0.0,
+        upper=0.9,
     )
     evaluate_every: Optional[str] = option(
         None,
@@ -466,11 +507,18 @@ class FinetuneOptions(TrainingOptions):
         return train, evaluate, predict
 
     def finetune_conflicts(self, trains: bool) -> list[str]:
-        """Returns a sentence for everything about the best model that does not go together."""
+        """Returns a sentence for everything about fine-tuning that does not go together."""
         conflicts = []
+        for name in ("evaluate_every", "unfreeze_schedule"):
+            every = getattr(self, name)
+            if every not in (None, "epoch") and not (every.isdigit() and int(every)):
+                conflicts.append(f"--{name}={every}: expected epoch, or a number of steps")
         every = self.evaluate_every
-        if every not in (None, "epoch") and not (every.isdigit() and int(every)):
-            conflicts.append(f"--evaluate_every={every}: expected epoch, or a number of steps")
+        if self.head_learning_rate is not None and not self.learning_rate:
+            conflicts.append(
+                "--head_learning_rate goes with a --learning_rate above 0; to train nothing but the"
+                " head, pass --freeze=embeddings,encoder,pooler"
+            )
         if self.checkpoint == "best" and trains and not every and self.num_runs == 1:
             conflicts.append("--checkpoint=best: --evaluate_every says when to look for the best")
         if self.early_stopping_patience and not every:
@@ -483,8 +531,25 @@ class FinetuneOptions(TrainingOptions):
 
     def steps_between_evaluations(self, num_examples: int) -> int:
         """Returns how often to evaluate while training; 0 for never."""
-        if self.evaluate_every is None:
+        return self._steps(self.evaluate_every, num_examples)
+
+    def steps_between_layers(self, num_examples: int) -> int:
+        """Returns after how many steps a layer more is trained; 0 for all from the start."""
+        return self._steps(self.unfreeze_schedule, num_examples)
+
+    def _steps(self, every: Optional[str], num_examples: int) -> int:
+        """Returns the steps of a period: "epoch", or their number; 0 for None."""
+        if every is None:
             return 0
-        if self.evaluate_every == "epoch":
-            return max(1, num_examples // self.train_batch_size)
-        return int(self.evaluate_every)
+        return max(1, num_examples // self.train_batch_size) if every == "epoch" else int(every)
+
+    def head_factor(self) -> float:
+        """Returns the head's learning rate as a multiple of the others'."""
+        head = self.head_learning_rate
+        return 1.0 if head is None else head / self.learning_rate
+
+    def dropout(self) -> dict[str, float]:
+        """Returns the dropout that is asked for, by its names in a model's config."""
+        names = ("hidden_dropout_prob", "attention_probs_dropout_prob")
+        given = {name: getattr(self, name) for name in names}
+        return {name: value for name, value in given.items() if value is not None}

@@ -14,12 +14,15 @@ import tensorflow.compat.v1 as tf
 from bert_toolkit.checkpoints import hugging_face_names, object_based
 from bert_toolkit.errors import UserError
 from bert_toolkit.io import files
+from optimization import EMA
 
 SAFETENSORS = "model.safetensors"
 SHARDED = f"{SAFETENSORS}.index.json"  # lists the files that weights are divided among
 GOOGLE_NAME = "bert_model.ckpt"
 
-NOT_WEIGHTS = re.compile(r"(^|/)(adam_[mv]|global_step|lamb_[mv])$|^_CHECKPOINTABLE|^save_counter")
+NOT_WEIGHTS = re.compile(
+    rf"(^|/)(adam_[mv]|global_step|lamb_[mv]|{EMA})$|^_CHECKPOINTABLE|^save_counter"
+)
 
 
 # --- Finding ---
@@ -201,6 +204,8 @@ def _parts(path: str) -> list[str]:
 def read(checkpoint: str) -> dict[str, np.ndarray]:
     """Returns the weights of a checkpoint by their published names, without optimizer state.
 
+    Of a training that averaged its weights (--ema_decay), the averages.
+
     Args:
       checkpoint: as `find` returns it.
     """
@@ -211,7 +216,17 @@ def read(checkpoint: str) -> dict[str, np.ndarray]:
     if object_based.is_object_based(there):
         return object_based.read(reader, checkpoint)
     names = [name for name in there if not NOT_WEIGHTS.search(name)]
-    return {name: reader.get_tensor(name) for name in names}
+    averages = {name: f"{name}/{EMA}" for name in names if f"{name}/{EMA}" in there}
+    return {name: reader.get_tensor(averages.get(name, name)) for name in names}
+
+
+def _is_as_read(checkpoint: str) -> bool:
+    """Whether a checkpoint has the weights that `read` returns, in the same layout and names."""
+    if _is_safetensors(checkpoint):
+        return False
+    there = shapes(checkpoint)
+    averaged = any(name.endswith(f"/{EMA}") for name in there)
+    return not averaged and not object_based.is_object_based(there)
 
 
 class Weights(NamedTuple):
@@ -223,13 +238,13 @@ class Weights(NamedTuple):
 
 @contextlib.contextmanager
 def as_tensorflow(checkpoint: Optional[str]) -> Iterator[Optional[Weights]]:
-    """Yields a checkpoint of the same weights with the published names: itself, or a copy.
+    """Yields a checkpoint of the weights that `read` returns: itself, or a copy.
 
     One format means one way of restoring, the one that strategies and TPUs support.
     """
     if checkpoint is None:
         yield None
-    elif not _is_safetensors(checkpoint) and not object_based.is_object_based(shapes(checkpoint)):
+    elif _is_as_read(checkpoint):
         yield Weights(checkpoint, checkpoint)
     else:
         with tempfile.TemporaryDirectory(prefix="bert-toolkit-") as directory:

@@ -64,6 +64,10 @@ class ModelFiles:
             )
         return tokenizer
 
+    def config_with(self, settings: Mapping[str, Any]) -> BertConfig:
+        """Returns the config with other settings, such as the dropout of this training."""
+        return BertConfig.from_dict({**self.config.to_dict(), **settings})
+
 
 def find(options: ModelOptions) -> ModelFiles:
     """Finds and checks the files of the model that the flags name.

@@ -227,7 +227,12 @@ def learning_findings(
     rows = batch(data, options.check_rows, options.seed)
     # Loss and sequences as plain as can be: a row is a sequence, and counts 1.
     plain = dataclasses.replace(
-        options, doc_stride=0, class_weights=None, label_smoothing=0.0, oversample=False
+        options,
+        doc_stride=0,
+        class_weights=None,
+        label_smoothing=0.0,
+        oversample=False,
+        rdrop_alpha=0.0,
     )
     blind = blind_loss(data.problem, rows)
     steps = options.check_steps if blind else min(options.check_steps, one_batch.MEASURED_STEPS)

@@ -32,6 +32,7 @@ from bert_toolkit import cli
 from bert_toolkit.errors import UserError
 from bert_toolkit.io import files
 from bert_toolkit.options import (
+    FINETUNING,
     CheckpointOptions,
     ModelOptions,
     RuleOptions,
@@ -116,6 +117,7 @@ class Options(run_classifier.Options):
     class_weights: Optional[list[str]] = None
     oversample: bool = False
     label_smoothing: float = 0.0
+    rdrop_alpha: float = 0.0
     # Where the teacher's answers are kept, which runs of several seeds share; set with the files
     # of the student, which then is no matter of choice any more.
     logits_dir: str = ""
@@ -142,7 +144,7 @@ class Options(run_classifier.Options):
             "mask_probability",
             "ngram_probability",
         ),
-        "Training": ("num_train_epochs", "warmup_proportion", TrainingOptions, CheckpointOptions),
+        "Training": (*FINETUNING, TrainingOptions, CheckpointOptions),
         **{
             name: run_classifier.Options.GROUPS[name]
             for name in ("Choosing the best model", "Evaluation and prediction", "Device")

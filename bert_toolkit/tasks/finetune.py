@@ -24,6 +24,7 @@ from bert_toolkit.training import (
     precision,
 )
 from bert_toolkit.training.trainer import BatchSizes, Trainer
+from modeling import BERT
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,7 +97,7 @@ class Finetuning:
         self.directory = options.output_dir
         self._tokenizer = model.tokenizer()
         self._vocabulary = training_notes.Vocabulary.of(model.vocab_file or "")
-        self._network = task.network(model.config, options.compute())
+        self._network = task.network(model.config_with(options.dropout()), options.compute())
 
     def encode(
         self,
@@ -156,6 +157,7 @@ class Finetuning:
         model_directory.write(self.directory, self.model, self.task.labels)
         training_notes.write(self.directory, note)
         self.task.store(self.directory)
+        self._warn_of_layers_not_reached(steps, rows)
         self._optimize(train, steps, listeners)
         logging.info("trained; the model is in %s", self.directory)
 
@@ -163,6 +165,23 @@ class Finetuning:
         """Returns what is noted of this training."""
         data = training_notes.data_facts([self.task.train_source], self.task.facts())
         return training_notes.make(self._vocabulary, data, self.model.init_checkpoint, self.options)
+
+    def _warn_of_layers_not_reached(self, steps: int, rows: int) -> None:
+        """Says when training ends before --unfreeze_schedule has come to the embeddings."""
+        every, layers = self.options.steps_between_layers(rows), self.model.config.num_hidden_layers
+        if not every or self.model.config.network_type != BERT:
+            return
+        reached = (steps - 1) // every
+        if reached <= layers:
+            logging.warning(
+                "--unfreeze_schedule=%s: of %d layers the upper %d are trained in %d steps, and not"
+                " the embeddings; a layer more every %d steps would train all",
+                self.options.unfreeze_schedule,
+                layers,
+                reached,
+                steps,
+                max(1, (steps - 1) // (layers + 1)),
+            )
 
     def _optimize(self, train: EncodedSplit, steps: int, listeners: Sequence) -> None:
         options = self.options
@@ -173,8 +192,7 @@ class Finetuning:
             static_shapes=options.static_shapes,
         )
         with checkpoint_files.as_tensorflow(self.model.init_checkpoint) as init_checkpoint:
-            warmup = int(steps * options.warmup_proportion)
-            training = model_functions.Training.of(options, steps, warmup)
+            training = model_functions.Training.of_finetuning(options, steps, len(train.owners))
             model_fn = model_functions.make(
                 self._network, self.directory, init_checkpoint, options.use_tpu, training
             )

@@ -90,9 +90,15 @@ def learn(
             shown=options.show_examples,
         )
         network = task.network(model.without_dropout(), options.compute())
-        training = Training.of(options, steps, 0)
-        settings = dataclasses.replace(training.settings, schedule="constant", bias_correction=True)
-        training = dataclasses.replace(training, settings=settings, parts=1)
+        training = Training.of_finetuning(options, steps, len(examples))
+        settings = dataclasses.replace(
+            training.settings,
+            schedule="constant",
+            bias_correction=True,
+            unfreeze_steps=0,
+            ema_decay=0.0,
+        )
+        training = dataclasses.replace(training, num_warmup_steps=0, settings=settings, parts=1)
         model_dir = f"{directory}/model"
         estimator = trainer.make_estimator(
             model_functions.make(network, model_dir, init_checkpoint, False, training),

@@ -127,11 +127,13 @@ def run(
             copies=task.copies(),
             shown=options.show_examples,
         )
-        usual = Training.of(options, steps, 0)
+        usual = Training.of_finetuning(options, steps, len(split.owners))
+        settings = dataclasses.replace(usual.settings, unfreeze_steps=0, ema_decay=0.0)
+        usual = dataclasses.replace(usual, num_warmup_steps=0, settings=settings)
         fields = {field.name: getattr(usual, field.name) for field in dataclasses.fields(usual)}
         fields["learning_rate"] = highest_rate
         training = RisingRate(**fields, lowest_rate=lowest_rate)
-        network = task.network(model.config, options.compute())
+        network = task.network(model.config_with(options.dropout()), options.compute())
         model_dir = f"{directory}/model"
         estimator = trainer.make_estimator(
             model_functions.make(network, model_dir, init_checkpoint, False, training),

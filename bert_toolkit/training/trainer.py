@@ -338,8 +338,9 @@ def _sentence(message: str, model_dir: Optional[str]) -> Optional[str]:
         )
     if "not found in checkpoint" in message:
         return (
-            f"{model_dir}: its checkpoint was trained with other flags (--freeze, or those of the"
-            " model); pass the same, or another --output_dir with this one as --init_checkpoint"
+            f"{model_dir}: its checkpoint was trained with other flags (--freeze, --ema_decay, or"
+            " those of the model); pass the same, or another --output_dir with this one as"
+            " --init_checkpoint"
         )
     if "is not in [0, " in message:
         return (

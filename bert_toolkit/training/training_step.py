@@ -12,7 +12,7 @@ import tensorflow.compat.v1 as tf
 
 import modeling
 import optimization
-from bert_toolkit.options import TrainingOptions
+from bert_toolkit.options import FinetuneOptions, TrainingOptions
 from bert_toolkit.training.estimator_api import TRAIN
 from bert_toolkit.training.outputs import Mean, Network, Outputs
 
@@ -58,6 +58,19 @@ class Training:
             parts=options.gradient_accumulation_steps,
             steps_between_lines=options.log_every_steps,
         )
+
+    @classmethod
+    def of_finetuning(cls, options: FinetuneOptions, num_train_steps: int, num_examples: int):
+        """Returns what the flags ask for that only fine-tuning has, too."""
+        warmup = int(num_train_steps * options.warmup_proportion)
+        training = cls.of(options, num_train_steps, warmup)
+        settings = dataclasses.replace(
+            training.settings,
+            head_factor=options.head_factor(),
+            unfreeze_steps=options.steps_between_layers(num_examples),
+            ema_decay=options.ema_decay,
+        )
+        return dataclasses.replace(training, settings=settings)
 
     def rate(self) -> tf.Tensor:
         """Returns the learning rate of the step to come, a scalar."""

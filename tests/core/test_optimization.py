@@ -221,9 +221,9 @@ def train(strategy, batch_size):
         table = tf.get_variable("table", [8, 1], initializer=tf.zeros_initializer())
         predicted = tf.matmul(features["x"], kernel) + tf.gather(table, features["row"])
         loss = tf.reduce_mean((predicted - labels) ** 2)
-        return estimator_api.load().EstimatorSpec(
-            mode, loss=loss, train_op=optimization.create_optimizer(loss, 0.05, 20, 2)
-        )
+        settings = optimization.OptimizerSettings(ema_decay=0.9)
+        step = optimization.create_optimizer(loss, 0.05, 20, 2, settings=settings)
+        return estimator_api.load().EstimatorSpec(mode, loss=loss, train_op=step)
 
     config = trainer.run_config(None, DeviceOptions(seed=1), CheckpointOptions(), strategy)
     estimator = estimator_api.load().Estimator(model_fn, config=config)
@@ -231,7 +231,8 @@ def train(strategy, batch_size):
     def data():
         return tf.data.Dataset.from_tensor_slices(({"x": x, "row": rows}, y)).repeat().batch(batch_size)
     estimator.train(data, max_steps=10)
-    return np.concatenate([estimator.get_variable_value(name) for name in ("kernel", "table")])
+    names = ("kernel", "table", "kernel/ema", "table/ema")
+    return np.concatenate([estimator.get_variable_value(name) for name in names])
 
 one = train(None, 8)
 two = train(trainer.mirrored(["/cpu:0", "/cpu:1"]), 4)

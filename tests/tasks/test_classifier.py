@@ -2,6 +2,8 @@
 
 import csv
 import json
+import pathlib
+import re
 
 import numpy as np
 import pytest
@@ -9,11 +11,13 @@ import tensorflow.compat.v1 as tf
 from conftest import run_stage
 
 import run_classifier
+from bert_toolkit.checkpoints import checkpoint_files
 from bert_toolkit.commands import baselines
 from bert_toolkit.errors import UserError
 from bert_toolkit.problems import SINGLE, Problem
 from bert_toolkit.tasks.classification import classification, task_data
 from bert_toolkit.tasks.classification.data_options import DataOptions
+from bert_toolkit.training import training_step
 
 
 @pytest.fixture
@@ -99,6 +103,110 @@ def test_several_runs_make_a_table(tmp_path, run, reviews):
     (out / "test_predictions.tsv").unlink()
     run(bert_dir=None, do_predict=True, predict_file=str(reviews / "test.tsv"), id_column="index")
     assert len(lines_of(out / "test_predictions.tsv")) == 7
+
+
+CONSTANT_RATE = {"learning_rate_schedule": "constant", "warmup_proportion": 0.0}
+
+
+@pytest.mark.slow
+def test_averaged_weights_are_the_model_and_survive_an_interruption(run):
+    flags = {"ema_decay": 0.9, **CONSTANT_RATE}
+    metrics = run(evaluate_every="epoch", best_metric="loss", checkpoint="last", **flags)
+    last = tf.train.latest_checkpoint("out")
+    averages = checkpoint_files.read(last)
+    for name, value in averages.items():
+        np.testing.assert_array_equal(value, tf.train.load_variable(last, f"{name}/ema"))
+    # What is trained is as ever; the model is another.
+    plain = run(output_dir="plain", **CONSTANT_RATE)
+    weights = checkpoint_files.read(tf.train.latest_checkpoint("plain"))
+    for name, value in weights.items():
+        np.testing.assert_allclose(value, tf.train.load_variable(last, name), atol=1e-5)
+    assert metrics["eval_loss"] != pytest.approx(plain["eval_loss"], rel=0.01)
+    # Evaluated while training, kept as the best, and read by another command.
+    score = json.loads(pathlib.Path("out/best/score.json").read_text())
+    assert score["last_score"] == pytest.approx(metrics["eval_loss"], rel=1e-5)
+    assert score["step"] == score["last_step"]
+    best = checkpoint_files.read(tf.train.latest_checkpoint("out/best"))
+    np.testing.assert_array_equal(best["output_weights"], averages["output_weights"])
+    again = run(bert_dir="out", output_dir="again", do_eval=True)
+    assert again["eval_loss"] == pytest.approx(metrics["eval_loss"], rel=1e-5)
+    # A run in two parts has the averages of the run in one.
+    run(output_dir="parts", num_train_epochs=1.0, **flags)
+    run(output_dir="parts", **flags)
+    parts = checkpoint_files.read(tf.train.latest_checkpoint("parts"))
+    for name, value in averages.items():
+        np.testing.assert_allclose(parts[name], value, atol=1e-5, err_msg=name)
+    with pytest.raises(UserError, match="trained with other flags .--freeze, --ema_decay"):
+        run(output_dir="plain", num_train_epochs=3.0, **flags)
+
+
+@pytest.mark.slow
+def test_layers_are_trained_one_after_the_other(run, model_dir, caplog):
+    run(unfreeze_schedule="epoch")
+    assert (
+        "--unfreeze_schedule=epoch: of 2 layers the upper 1 are trained in 8 steps, and not the"
+        " embeddings; a layer more every 2 steps would train all" in caplog.text
+    )
+    before = checkpoint_files.read(str(model_dir / "bert_model.ckpt"))
+    after = checkpoint_files.read(tf.train.latest_checkpoint("out"))
+    moved = {
+        re.match(r"bert/(?:encoder/)?(\w+)", name)[1]
+        for name, value in after.items()
+        if name in before and not np.array_equal(value, before[name])
+    }
+    assert moved == {"layer_1", "pooler"}
+    caplog.clear()
+    run(unfreeze_schedule="2", output_dir="all")
+    assert "--unfreeze_schedule" not in caplog.text
+    after = checkpoint_files.read(tf.train.latest_checkpoint("all"))
+    name = "bert/embeddings/position_embeddings"
+    assert not np.array_equal(after[name], before[name])
+
+
+@pytest.mark.slow
+def test_dropout_by_flag_is_that_of_the_config(run, model_dir):
+    names = ("hidden_dropout_prob", "attention_probs_dropout_prob")
+    run(output_dir="flag", **dict.fromkeys(names, 0.3))
+    path = model_dir / "bert_config.json"
+    config = json.loads(path.read_text())
+    kept = json.loads(pathlib.Path("flag/bert_config.json").read_text())
+    assert {name: kept[name] for name in config} == config
+    run(output_dir="other")
+    path.write_text(json.dumps({**config, **dict.fromkeys(names, 0.3)}))
+    run(output_dir="config")
+    flag, other, in_config = (
+        tf.train.load_variable(directory, "output_weights")
+        for directory in ("flag", "other", "config")
+    )
+    np.testing.assert_allclose(flag, in_config, atol=1e-6)
+    assert not np.allclose(flag, other, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_r_drop_at_the_command_line(run, tmp_path):
+    metrics = run(rdrop_alpha=1.0, num_train_epochs=8.0)
+    assert metrics["eval_accuracy"] > 0.9
+    first = json.loads(pathlib.Path("out/training_log.jsonl").read_text().splitlines()[0])
+    assert first["loss"] == pytest.approx(first["label_loss"] + first["rdrop_loss"])
+    (tmp_path / "n.tsv").write_text("text\tlabel\nlight\t1.5\nwoe\t-0.5\n")
+    with pytest.raises(UserError, match="--rdrop_alpha: numbers are to be predicted, not labels"):
+        run(train_file="n.tsv", eval_file=None, rdrop_alpha=1.0, output_dir="numbers")
+
+
+def test_flags_of_rates_are_those_of_the_optimizer():
+    options = run_classifier.Options(
+        train_file="x",
+        output_dir="out",
+        learning_rate=5e-5,
+        head_learning_rate=1e-3,
+        unfreeze_schedule="epoch",
+        ema_decay=0.9,
+    )
+    training = training_step.Training.of_finetuning(options, 100, 320)
+    assert training.settings.head_factor == pytest.approx(20.0)
+    assert training.settings.unfreeze_steps == 10
+    assert training.settings.ema_decay == 0.9
+    assert training.num_warmup_steps == 10
 
 
 @pytest.mark.slow
@@ -225,6 +333,8 @@ def test_a_pipeline(tmp_path, run):
     ("flags", "message"),
     [
         ({"evaluate_every": "often"}, "--evaluate_every=often: expected epoch, or a number"),
+        ({"unfreeze_schedule": "0"}, "--unfreeze_schedule=0: expected epoch, or a number of steps"),
+        ({"learning_rate": 0.0, "head_learning_rate": 1.0}, "goes with a --learning_rate above 0"),
         ({"early_stopping_patience": 2}, "--early_stopping_patience goes with --evaluate_every"),
         ({"oversample": True, "class_weights": ["balanced"]}, "choose one"),
         ({"class_weights": ["0:2"]}, "expected balanced, or a weight for each label: 0:1,1:1"),

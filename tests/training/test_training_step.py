@@ -14,7 +14,7 @@ from bert_toolkit.compute import DEFAULT_COMPUTE
 from bert_toolkit.errors import UserError
 from bert_toolkit.pretraining.network import pretraining_network
 from bert_toolkit.pretraining.schema import pretraining_schema
-from bert_toolkit.problems import SINGLE, Problem
+from bert_toolkit.problems import MULTI, SINGLE, Problem
 from bert_toolkit.tasks.classification import classifier_network
 from bert_toolkit.training import training_step
 
@@ -24,7 +24,7 @@ PLAIN = training_step.Training(1e-3, 20, 4)
 STEPS = 6
 
 
-def train(kind, training=PLAIN, dropout=0.0, **compute):
+def train(kind, training=PLAIN, dropout=0.0, rdrop_alpha=0.0, **compute):
     """Trains the golden model on the golden batch; returns the values shown and the weights."""
     batch = dict(np.load(GOLDEN / "model_outputs.npz"))
     config = modeling.BertConfig.from_dict(CONFIG.to_dict())
@@ -39,7 +39,8 @@ def train(kind, training=PLAIN, dropout=0.0, **compute):
         if kind == "classify":
             features["label_ids"] = features["next_sentence_labels"][:, 0]
             features["is_real_example"] = tf.ones([8], tf.int32)
-            network = classifier_network.network(config, BINARY, compute)
+            loss = classifier_network.PLAIN_LOSS
+            network = classifier_network.network(config, BINARY, compute, loss, rdrop_alpha)
         step = training_step.make(network, features, training)
         weights = checkpoint_files.Weights(str(GOLDEN / "model/bert_model.ckpt"), "golden")
         variables = tf.trainable_variables()
@@ -215,23 +216,33 @@ def test_parts_that_cannot_be_frozen(frozen, message):
         train("classify", dataclasses.replace(PLAIN, settings=settings))
 
 
-def test_rates_of_layers():
-    names = [
-        "bert/embeddings/word_embeddings",
-        "bert/encoder/layer_0/output/dense/kernel",
-        "bert/encoder/layer_1/output/dense/kernel",
-        "bert/pooler/dense/kernel",
-        "output_weights",
-    ]
+NAMES = [
+    "bert/embeddings/word_embeddings",
+    "bert/encoder/layer_0/output/dense/kernel",
+    "bert/encoder/layer_1/output/dense/kernel",
+    "bert/pooler/dense/kernel",
+    "output_weights",
+]
+
+
+def steps_of_ones(settings, steps):
+    """Gives variables of every part the gradient 1; returns their values after each step."""
     with tf.Graph().as_default(), tf.Session() as session:
-        variables = [tf.get_variable(name, initializer=[1.0]) for name in names]
-        settings = optimization.OptimizerSettings(layer_decay=0.5, schedule="constant")
-        step = optimization.create_optimizer(
-            tf.add_n([tf.reduce_sum(v) for v in variables]), 0.01, 10, 0, settings=settings
-        )
-        session.run(tf.global_variables_initializer())
-        session.run(step)
-        steps = [1.0 - session.run(variable)[0] for variable in variables]
+        variables = [tf.get_variable(name, initializer=[1.0]) for name in NAMES]
+        loss = tf.add_n([tf.reduce_sum(variable) for variable in variables])
+        step = optimization.create_optimizer(loss, 0.01, 10, 0, settings=settings)
+        session.run([tf.global_variables_initializer(), tf.local_variables_initializer()])
+        found = []
+        for _ in range(steps):
+            session.run(step)
+            found.append({v.op.name: session.run(v)[0] for v in tf.global_variables("bert|output")})
+    return found
+
+
+def test_rates_of_layers():
+    settings = optimization.OptimizerSettings(layer_decay=0.5, schedule="constant")
+    [values] = steps_of_ones(settings, 1)
+    steps = [1.0 - values[name] for name in NAMES]
     shares = [step / steps[-1] for step in steps]
     np.testing.assert_allclose(shares, [0.125, 0.25, 0.5, 1.0, 1.0], rtol=1e-4)
 
@@ -251,3 +262,105 @@ def test_schedules_by_name(schedule, rates):
         rate = optimization.learning_rate_schedule(step, 1.0, 10, 2, schedule)
         found = [session.run(rate, {step: number}) for number in (0, 1, 2, 5, 9, 30)]
     np.testing.assert_allclose(found, rates, atol=1e-6)
+
+
+def test_the_head_has_its_own_rate():
+    settings = optimization.OptimizerSettings(head_factor=20.0, schedule="constant")
+    [values] = steps_of_ones(settings, 1)
+    steps = [1.0 - values[name] for name in NAMES]
+    np.testing.assert_allclose(np.array(steps) / steps[0], [1.0, 1.0, 1.0, 1.0, 20.0], rtol=1e-3)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "lamb"])
+def test_layers_thaw_from_the_highest_to_the_embeddings(optimizer):
+    settings = optimization.OptimizerSettings(optimizer, unfreeze_steps=2)
+    found = steps_of_ones(settings, 8)
+    first = {
+        name: next(number for number, values in enumerate(found) if values[name] != 1.0)
+        for name in NAMES
+    }
+    assert list(first.values()) == [6, 4, 2, 0, 0]  # the embeddings first in NAMES
+    moving = [values[NAMES[0]] for values in found[5:]]
+    assert moving[0] == 1.0
+    assert moving[1] > moving[2]
+    # Moments gather from the start: all that thawed move like the rest.
+    plain = steps_of_ones(optimization.OptimizerSettings(optimizer), 8)
+    moments = f"{NAMES[0]}/adam_m"
+    assert found[-1][moments] == pytest.approx(plain[-1][moments], rel=1e-6)
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+def test_the_average_is_the_weighted_mean_of_what_steps_left(scaled):
+    settings = optimization.OptimizerSettings(ema_decay=0.7, loss_scaling=scaled)
+    found = steps_of_ones(settings, 6)
+    plain = steps_of_ones(optimization.OptimizerSettings(loss_scaling=scaled), 6)
+    for name in NAMES:
+        for last in range(6):
+            weights = 0.7 ** np.arange(last, -1, -1.0)
+            values = [values[name] for values in found[: last + 1]]
+            mean = np.average(values, weights=weights)
+            assert found[last][f"{name}/ema"] == pytest.approx(mean, rel=1e-6)
+        assert [values[name] for values in found] == [values[name] for values in plain]
+
+
+def test_steps_that_overflow_leave_the_average_at_the_weights():
+    def optimizer():
+        scale = optimization.LossScale()
+        return optimization.AdamWeightDecayOptimizer(0.1, loss_scale=scale, ema_decay=0.9)
+
+    start, _, variables = least_squares(optimizer, 3, scale=1e35)
+    np.testing.assert_allclose(variables["bert/encoder/layer_0/kernel/ema"], start, rtol=1e-6)
+
+
+def test_a_checkpoint_with_averages_is_read_as_those(tmp_path):
+    weights = {"a": np.zeros(2, np.float32), "b": np.zeros(3, np.float32)}
+    averages = {"a/ema": np.ones(2, np.float32), "a/adam_m": np.ones(2, np.float32)}
+    path = str(tmp_path / "model.ckpt-1")
+    checkpoint_files.save(path, {**weights, **averages})
+    expected = {"a": [1, 1], "b": [0, 0, 0]}
+    found = checkpoint_files.read(path)
+    assert {name: value.tolist() for name, value in found.items()} == expected
+    with checkpoint_files.as_tensorflow(path) as copy:
+        assert copy.source == path
+        there = dict(tf.train.list_variables(copy.prefix))
+        assert sorted(there) == ["a", "b"]
+        assert tf.train.load_variable(copy.prefix, "a").tolist() == [1, 1]
+
+
+def plain_divergence(first, second, kind):
+    """The mean over examples of (KL(p || q) + KL(q || p)) / 2, from the definition."""
+    total = 0.0
+    for one, other in zip(first.astype(np.float64), second.astype(np.float64)):
+        if kind == SINGLE:
+            p, q = (np.exp(x) / np.exp(x).sum() for x in (one, other))
+            total += 0.5 * np.sum(p * np.log(p / q)) + 0.5 * np.sum(q * np.log(q / p))
+        else:
+            p, q = (1 / (1 + np.exp(-x)) for x in (one, other))
+            for a, b in ((p, q), (q, p)):
+                each = a * np.log(a / b) + (1 - a) * np.log((1 - a) / (1 - b))
+                total += 0.5 * np.mean(each)
+    return total / len(first)
+
+
+@pytest.mark.parametrize("kind", [SINGLE, MULTI])
+def test_the_divergence_of_r_drop_from_its_definition(kind):
+    first, second = np.random.RandomState(3).normal(size=(2, 5, 3)).astype(np.float32)
+    problem = Problem(kind, ("a", "b", "c"))
+    with tf.Graph().as_default(), tf.Session() as session:
+        logits = tf.constant(np.concatenate([first, second]))
+        found = session.run(classifier_network._divergence(problem, logits).value())
+    assert found == pytest.approx(plain_divergence(first, second, kind), rel=1e-5)
+
+
+def test_r_drop_adds_nothing_without_dropout_and_something_with_it():
+    plain = train("classify")
+    same = train("classify", rdrop_alpha=2.0)
+    for one, other in zip(same[0], plain[0]):
+        assert one["loss"] == pytest.approx(other["loss"], rel=1e-5)
+        assert one["rdrop_loss"] == pytest.approx(0.0, abs=1e-6)
+    differs = train("classify", dropout=0.3, rdrop_alpha=2.0)
+    for values in differs[0]:
+        assert values["rdrop_loss"] > 1e-5
+        assert values["loss"] == pytest.approx(values["label_loss"] + values["rdrop_loss"])
+    in_parts = train("classify", dataclasses.replace(PLAIN, parts=2), rdrop_alpha=2.0)
+    assert in_parts[0][0]["loss"] == pytest.approx(plain[0][0]["loss"], rel=1e-5)

@@ -65,7 +65,10 @@ class Classification:
     def network(self, config: BertConfig, compute: ComputeOptions) -> Network:
         weights = class_weights(self.data, self.options)
         loss = classifier_network.Loss(weights, self.options.label_smoothing)
-        return classifier_network.network(config, self.problem, compute, loss)
+        alpha = self.options.rdrop_alpha
+        if alpha and self.problem.kind == problems.REGRESSION:
+            raise UserError("--rdrop_alpha: numbers are to be predicted, not labels; leave it out")
+        return classifier_network.network(config, self.problem, compute, loss, alpha)
 
     def decode(self, outputs: Outputs, split: EncodedSplit) -> np.ndarray:
         return split.of_examples(np.concatenate([batch["logits"] for batch in outputs]))

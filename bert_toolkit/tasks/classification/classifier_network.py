@@ -54,10 +54,19 @@ def network(
     problem: Problem,
     compute: ComputeOptions = DEFAULT_COMPUTE,
     objective: Objective = PLAIN_LOSS,
+    rdrop_alpha: float = 0.0,
 ) -> Network:
-    """Returns the function (features, mode) -> Outputs; the config says which network it is."""
+    """Returns the function (features, mode) -> Outputs; the config says which network it is.
+
+    With `rdrop_alpha`, each example of a training batch is there twice, with different dropout, and
+    that many times the divergence of the two answers is a part of the loss (R-Drop: Liang et al.,
+    2021, https://arxiv.org/abs/2106.14448, equation 4, with the mean of the two losses on labels).
+    """
 
     def build(features: Features, mode: str) -> Outputs:
+        is_twice = mode == TRAIN and bool(rdrop_alpha)
+        if is_twice:
+            features = {name: tf.concat([value, value], 0) for name, value in features.items()}
         if config.network_type == modeling.BILSTM:
             pooled = bilstm.pooled_output(config, features, mode)
         else:
@@ -68,9 +77,14 @@ def network(
             predictions["is_real_example"] = features["is_real_example"]
         if mode == PREDICT:
             return Outputs(predictions)
+        losses = objective.losses(problem, features, logits)
+        if is_twice:
+            divergence = _divergence(problem, logits)
+            weighted = divergence._replace(total=rdrop_alpha * divergence.total)
+            losses = {"label_loss": losses["loss"], "rdrop_loss": weighted}
         return Outputs(
             predictions=predictions,
-            losses=objective.losses(problem, features, logits),
+            losses=losses,
             shown=objective.shown(problem, features, logits),
         )
 
@@ -135,6 +149,20 @@ def _mean_loss(problem: Problem, loss: Loss, logits: tf.Tensor, targets: tf.Tens
         return Mean(tf.reduce_sum(losses), count)
     weights = tf.gather(weights, targets)  # [B]
     return Mean(tf.reduce_sum(losses * weights), tf.reduce_sum(weights))
+
+
+def _divergence(problem: Problem, logits: tf.Tensor) -> Mean:
+    """Returns the symmetric divergence of the answers for examples, from logits [2 B, labels].
+
+    (KL(p || q) + KL(q || p)) / 2, for p and q of the two halves of the batch: the logarithm of
+    p / q is the difference of logits but for a constant, times which p - q sums to zero. Of
+    several labels a text, the mean over the labels.
+    """
+    activation = tf.nn.sigmoid if problem.kind == MULTI else tf.nn.softmax
+    (first, second), (p, q) = (tf.split(each, 2) for each in (logits, activation(logits)))
+    total = 0.5 * tf.reduce_sum((p - q) * (first - second))
+    share = 1 / len(problem.labels) if problem.kind == MULTI else 1.0
+    return Mean(share * total, tf.cast(tf.shape(first)[0], tf.float32))
 
 
 def _shown(problem: Problem, logits: tf.Tensor, targets: tf.Tensor) -> dict[str, Mean]:
