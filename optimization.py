@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Optional, Union
 
 import numpy as np
@@ -346,6 +346,7 @@ class AdamWeightDecayOptimizer(tf.train.Optimizer):
         self.layer_decay = layer_decay
         self.loss_scale = loss_scale
         self._is_finite: Optional[tf.Tensor] = None
+        self._trained: Mapping[str, tf.Tensor] = {}
 
     def gradients(self, loss: tf.Tensor, variables: Sequence[tf.Variable]) -> Gradients:
         """Returns the gradients of a replica's share of the loss."""
@@ -365,8 +366,18 @@ class AdamWeightDecayOptimizer(tf.train.Optimizer):
         gradients: Gradients,
         global_step: Optional[tf.Variable] = None,
         name: Optional[str] = None,
+        trained: Optional[Mapping[str, tf.Tensor]] = None,
     ) -> "Applied":
-        """Sums gradients over replicas, clips and applies them, and counts the step."""
+        """Sums gradients over replicas, clips and applies them, and counts the step.
+
+        Args:
+          gradients: of the loss.
+          global_step: counts the steps.
+          name: of the operation.
+          trained: the beginning of names of variables -> bool scalar; where it is false, these
+            variables and their moments stay as they are: they do not decay either.
+        """
+        self._trained = trained or {}
         replica = tf.distribute.get_replica_context()
         if replica is not None and replica.num_replicas_in_sync > 1:
             gradients = gradients.map(sum_over_replicas)
@@ -433,9 +444,16 @@ class AdamWeightDecayOptimizer(tf.train.Optimizer):
         return self._rate * self.layer_decay**below_heads
 
     def _resource_apply_dense(self, grad, var):
-        if self._is_finite is None:
+        conditions = [] if self._is_finite is None else [self._is_finite]
+        conditions += [
+            is_trained
+            for beginning, is_trained in self._trained.items()
+            if var.op.name.startswith(beginning)
+        ]
+        if not conditions:
             return self._update(grad, var)
-        return tf.cond(self._is_finite, lambda: tf.group(self._update(grad, var)), tf.no_op)
+        is_due = tf.reduce_all(tf.stack(conditions))
+        return tf.cond(is_due, lambda: tf.group(self._update(grad, var)), tf.no_op)
 
     def _update(self, grad: tf.Tensor, var: tf.Variable) -> tf.Operation:
         """Returns the operation that updates a variable and its moments."""

@@ -165,10 +165,21 @@ def run(options: Options) -> dict[str, Any]:
 def run_once(options: Options) -> dict[str, Any]:
     """Does all for one seed."""
     from bert_toolkit.tasks import finetune
-    from bert_toolkit.tasks.classification import task_data
     from bert_toolkit.tasks.classification.classification import Classification
 
     actions, model = finetune.begin(options)
+    task = Classification(load(options, actions), options, model.tokenizer())
+    return finetune.run(task, model, options, actions)
+
+
+def load(options: Options, actions: Any) -> Any:
+    """Returns the data of the run; says what there is to train on.
+
+    Raises:
+      UserError: a file is missing, or has rows that cannot be used.
+    """
+    from bert_toolkit.tasks.classification import task_data
+
     # All files are read first: a bad row in the last one should not be found after hours of
     # training.
     data = task_data.load(
@@ -183,7 +194,7 @@ def run_once(options: Options) -> dict[str, Any]:
     if actions.train:
         for line in task_data.describe(data):
             logging.info("%s", line)
-    return finetune.run(Classification(data, options, model.tokenizer()), model, options, actions)
+    return data
 
 
 def entry() -> None:

@@ -19,6 +19,7 @@ COMMANDS = {
     "attention": "bert_toolkit.commands.attention",
     "explain": "bert_toolkit.commands.explain",
     "distill": "bert_toolkit.commands.distill",
+    "multitask": "bert_toolkit.commands.multitask",
     "baselines": "bert_toolkit.commands.baselines",
     "review-data": "bert_toolkit.commands.review_data",
     "build-vocab": "bert_toolkit.commands.build_vocab",

@@ -1,7 +1,7 @@
 """The network of a classifier: BERT with a linear layer over [CLS], and its loss."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Optional, Protocol
 
 import tensorflow.compat.v1 as tf
@@ -12,7 +12,7 @@ from bert_toolkit.problems import MULTI, REGRESSION, SINGLE, Problem
 from bert_toolkit.tasks.classification import bilstm
 from bert_toolkit.training import metrics, model_functions
 from bert_toolkit.training.estimator_api import PREDICT, TRAIN
-from bert_toolkit.training.outputs import Mean, Network, Outputs
+from bert_toolkit.training.outputs import Head, Mean, Network, Outputs
 
 Features = Mapping[str, tf.Tensor]
 
@@ -56,12 +56,29 @@ def network(
     objective: Objective = PLAIN_LOSS,
 ) -> Network:
     """Returns the function (features, mode) -> Outputs; the config says which network it is."""
+    over = _over_pooled(config, problem, objective)
+    if config.network_type == modeling.BILSTM:
+        return lambda features, mode: over(
+            bilstm.pooled_output(config, features, mode), features, mode
+        )
+    return model_functions.with_head(config, head(config, problem, objective), compute)
 
-    def build(features: Features, mode: str) -> Outputs:
-        if config.network_type == modeling.BILSTM:
-            pooled = bilstm.pooled_output(config, features, mode)
-        else:
-            pooled = model_functions.encoder(config, features, mode, compute).get_pooled_output()
+
+def head(config: modeling.BertConfig, problem: Problem, objective: Objective = PLAIN_LOSS) -> Head:
+    """Returns what a classifier computes of BERT's pooled output."""
+    over = _over_pooled(config, problem, objective)
+    return Head(
+        lambda model, features, mode: over(model.get_pooled_output(), features, mode),
+        with_pooler=True,
+    )
+
+
+def _over_pooled(
+    config: modeling.BertConfig, problem: Problem, objective: Objective
+) -> Callable[[tf.Tensor, Features, str], Outputs]:
+    """Returns the function from what is known of each text, [B, H], to outputs."""
+
+    def build(pooled: tf.Tensor, features: Features, mode: str) -> Outputs:
         logits = _logits(pooled, config, problem, mode)  # [B, outputs]
         predictions = {"logits": logits}
         if "is_real_example" in features:
