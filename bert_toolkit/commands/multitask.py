@@ -240,9 +240,8 @@ def _task(where: str, entry: Any, options: Options) -> TaskEntry:
     values = _checked(where, given, kind)
     if not values.get("train_file") and not values.get("task_name"):
         raise UserError(f"{where}: no train_file; expected the data to train {name} on")
-    return TaskEntry(
-        name, kind, float(weight), _options_of_task(where, name, kind, values, options)
-    )
+    own = _options_of_task(where, name, kind, values, options)
+    return TaskEntry(name, kind, float(weight), own)
 
 
 def _checked(where: str, given: Mapping[str, Any], kind: Kind) -> dict[str, Any]:
@@ -256,7 +255,7 @@ def _checked(where: str, given: Mapping[str, Any], kind: Kind) -> dict[str, Any]
     for key in given:
         if key in own:
             continue
-        if key in shared:
+        if key in options_of(Options):
             raise UserError(f"{where}: {key} is of all tasks; pass --{key} on the command line")
         close = difflib.get_close_matches(key, [*OF_ALL, *own], 1)
         hint = f"did you mean {close[0]}?" if close else f"expected one of {', '.join(own)}"

@@ -12,14 +12,16 @@ from bert_toolkit.training.input_pipeline import RecordInput
 
 # The feature that says which of the inputs a batch is of: int32 [B], alike in all rows.
 NUMBER = "input_number"
+# The features that all inputs have alike.
+COMMON = ("input_ids", "input_mask", "segment_ids", "is_real_example")
 
 
 @dataclasses.dataclass(frozen=True)
 class MixedInput:
     """An Estimator's input function that takes each batch from one of several.
 
-    The features that all inputs have keep their names; others become `name/feature`. In a batch
-    of another input they have no rows.
+    COMMON features keep their names; others become `name/feature`, and have no rows in a batch of
+    another input.
 
     Attributes:
       inputs: by name; each repeats.
@@ -78,27 +80,16 @@ class MixedInput:
         mixed = tf.data.Dataset.choose_from_datasets(of_inputs, draws, stop_on_empty_dataset=False)
         return mixed.skip(self.skip // params["batch_size"])
 
-    def common(self) -> list[str]:
-        """Returns the names of the features that all inputs have alike."""
-        fields = [one.schema.fields for one in self.inputs.values()]
-        names = [[field.name for field in of_one] for of_one in fields]
-        return [
-            name
-            for name in ("input_ids", "input_mask", "segment_ids", "is_real_example")
-            if all(name in of_one for of_one in names)
-        ]
-
     def _widen(self, features: Mapping[str, Any], number: int) -> dict[str, Any]:
         """Returns the features of a batch of one input, and those of the others without rows."""
         import tensorflow.compat.v1 as tf
 
-        common = self.common()
         rows, length = tf.unstack(tf.shape(features["input_ids"]))
-        found = {name: features[name] for name in common}
+        found = {name: features[name] for name in COMMON}
         found[NUMBER] = tf.fill([rows], number)
         for place, (name, one) in enumerate(self.inputs.items()):
             for field in one.schema.fields:
-                if field.name in common:
+                if field.name in COMMON:
                     continue
                 shape = [0] if field.scalar else [0, length if field.per_position else field.length]
                 dtype = tf.float32 if field.dtype == "float32" else tf.int32
