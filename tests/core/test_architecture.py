@@ -117,6 +117,7 @@ def test_modules_do_not_import_each_other_in_a_circle():
         "bert_toolkit.commands.fill_mask",
         "bert_toolkit.commands.score",
         "bert_toolkit.commands.distill",
+        "bert_toolkit.commands.multitask",
         "bert_toolkit.commands.attention",
         "bert_toolkit.commands.explain",
         "bert_toolkit.commands.serve",
