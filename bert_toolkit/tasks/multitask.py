@@ -54,7 +54,7 @@ class Member(NamedTuple):
 
 def scope_of(name: str) -> str:
     """Returns the scope of the variables of a task's head."""
-    return f"tasks/{name}/"
+    return f"tasks/{name}"
 
 
 class _Rows:
@@ -95,25 +95,25 @@ def network(
         count = tf.shape(features["input_ids"])[0]
         parts, trained = [], {}
         for number, (name, head) in enumerate(heads.items()):
-            is_its_turn = tf.equal(features[NUMBER][0], number)
-            rows = tf.where(is_its_turn, count, 0)
+            turn = tf.equal(features[NUMBER][0], number)
+            rows = tf.where(turn, count, 0)
             own = {key: value[:rows] for key, value in _features_of(name, features).items()}
             own["progress"] = tf.minimum(1.0, done)
-            with tf.variable_scope(scope_of(name).rstrip("/")):
-                parts.append((is_its_turn, head.build(_Rows(model, rows), own, mode)))
-            trained[scope_of(name)] = is_its_turn
+            with tf.variable_scope(scope_of(name)):
+                parts.append((turn, head.build(_Rows(model, rows), own, mode)))
+            trained[f"{scope_of(name)}/"] = turn
         if with_pooler:
-            readers = [trained[scope_of(name)] for name, head in heads.items() if head.with_pooler]
-            trained[POOLER] = tf.reduce_any(tf.stack(readers))
+            reads = [turn for (turn, _), head in zip(parts, heads.values()) if head.with_pooler]
+            trained[POOLER] = tf.reduce_any(tf.stack(reads))
         turns = {
-            name: Mean(tf.cast(is_its_turn, tf.float32), tf.ones([]))
-            for name, (is_its_turn, _) in zip(heads, parts)
+            scope_of(name): Mean(tf.cast(turn, tf.float32), tf.ones([]))
+            for name, (turn, _) in zip(heads, parts)
         }
         return Outputs(
             predictions={},
-            losses=_joined([(is_its_turn, outputs.losses) for is_its_turn, outputs in parts]),
+            losses=_joined([(turn, _on_labels(outputs.losses)) for turn, outputs in parts]),
             shown={
-                **_joined([(is_its_turn, outputs.shown) for is_its_turn, outputs in parts]),
+                **_joined([(turn, outputs.shown) for turn, outputs in parts]),
                 **(turns if len(turns) > 1 else {}),
             },
             trained=trained,
@@ -128,21 +128,25 @@ def _features_of(name: str, features: Mapping[str, tf.Tensor]) -> dict[str, tf.T
     return {key: value for key, value in own.items() if "/" not in key and key != NUMBER}
 
 
+def _on_labels(losses: Mapping[str, Mean]) -> dict[str, Mean]:
+    """Returns losses with one name for those on labels; some tasks have others beside it."""
+    return {"label_loss" if name == "loss" else name: mean for name, mean in losses.items()}
+
+
 def _joined(parts: Sequence[tuple[tf.Tensor, Mapping[str, Mean]]]) -> dict[str, Mean]:
     """Returns the means of the task whose turn it is; 0 for those that it does not have."""
     joined = {}
     for key in dict.fromkeys(key for _, means in parts for key in means):
-        there = [(is_its_turn, means[key]) for is_its_turn, means in parts if key in means]
-
-        def sum_of(place: int, there: Sequence = tuple(there)) -> tf.Tensor:
-            values = [
-                tf.where(is_its_turn, tf.cast(mean[place], tf.float32), 0.0)
-                for is_its_turn, mean in there
-            ]
-            return tf.add_n(values)
-
-        has_it = tf.reduce_any(tf.stack([is_its_turn for is_its_turn, _ in there]))
-        joined[key] = Mean(sum_of(0), tf.where(has_it, sum_of(1), 1.0))
+        there = [(turn, means[key]) for turn, means in parts if key in means]
+        total, weight = (
+            tf.add_n([tf.where(turn, tf.cast(value, tf.float32), 0.0) for turn, value in values])
+            for values in (
+                [(turn, mean.total) for turn, mean in there],
+                [(turn, mean.weight) for turn, mean in there],
+            )
+        )
+        has_it = tf.reduce_any(tf.stack([turn for turn, _ in there]))
+        joined[key] = Mean(total, tf.where(has_it, weight, 1.0))
     return joined
 
 
@@ -320,10 +324,10 @@ class Multitask(ModelTraining):
 
 def weights_of_task(checkpoint: str, name: str, head: Head) -> dict[str, Any]:
     """Returns the weights of a task's own model out of a checkpoint of all, as published."""
-    found = {}
+    own, found = f"{scope_of(name)}/", {}
     for variable, value in checkpoint_files.read(checkpoint).items():
-        if variable.startswith(scope_of(name)):
-            found[variable.removeprefix(scope_of(name))] = value
+        if variable.startswith(own):
+            found[variable.removeprefix(own)] = value
         elif variable.startswith("bert/") and (head.with_pooler or not variable.startswith(POOLER)):
             found[variable] = value
     return found
