@@ -229,13 +229,13 @@ def _task(where: str, entry: Any, options: Options) -> TaskEntry:
         )
     if name in TAKEN:
         raise UserError(f"{where}: name {name}: taken in --output_dir; use another one")
-    if entry.get("kind") not in KINDS:
-        raise UserError(
-            f"{where}: kind {json.dumps(entry.get('kind'))}; expected one of {', '.join(KINDS)}"
-        )
-    if not _is_number(weight) or weight <= 0:
+    asked = entry.get("kind")
+    if not isinstance(asked, str) or asked not in KINDS:
+        expected = f"expected one of {', '.join(KINDS)}"
+        raise UserError(f"{where}: kind {json.dumps(asked)}; {expected}")
+    if not _is_number(weight) or not 0 < weight < float("inf"):
         raise UserError(f"{where}: weight {json.dumps(weight)}; expected a number above 0")
-    kind = KINDS[entry["kind"]]
+    kind = KINDS[asked]
     given = {key: value for key, value in entry.items() if key not in OF_ALL}
     values = _checked(where, given, kind)
     if not values.get("train_file") and not values.get("task_name"):
