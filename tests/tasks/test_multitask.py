@@ -95,7 +95,12 @@ def test_draws_follow_the_shares_and_longer_training_begins_alike():
 
 def test_a_step_moves_only_what_its_task_depends_on(tmp_path, reviews, model_dir):
     tasks = listed(reviews)
-    flags = {"save_checkpoints_steps": 1, "keep_checkpoint_max": 20, "size_power": 0.0}
+    flags = {
+        "save_checkpoints_steps": 1,
+        "keep_checkpoint_max": 30,
+        "size_power": 0.0,
+        "learning_rate_schedule": "constant",  # others end with a rate of 0
+    }
     chosen = options(tmp_path, tasks, model_dir, num_train_epochs=0.1, **flags)
     command.run(chosen)
     out = tmp_path / "out"
