@@ -13,7 +13,8 @@ from bert_toolkit.errors import UserError
 
 MAX_GRADIENT_NORM = 1.0
 WEIGHT_DECAY_RATE = 0.01
-NOT_DECAYED = ("LayerNorm", "layer_norm", "bias")
+# Ends of names: a head may be in a scope that a user has named.
+NOT_DECAYED = ("(LayerNorm|layer_norm)/(beta|gamma)$", "bias$")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,7 +178,7 @@ def _pattern_of(part: str) -> str:
     first, last = int(layers[1]), int(layers[2] or layers[1])
     if last < first:
         raise UserError(f"--freeze={part}: the range ends before it begins")
-    return f"/layer_({'|'.join(map(str, range(first, last + 1)))})/"
+    return f"^bert/encoder/layer_({'|'.join(map(str, range(first, last + 1)))})/"
 
 
 # --- Gradients ---
@@ -439,7 +440,7 @@ class AdamWeightDecayOptimizer(tf.train.Optimizer):
     def _rate_of(self, variable: tf.Variable) -> tf.Tensor:
         """Returns the variable's learning rate: a scalar."""
         name = variable.op.name
-        number = -1 if "/embeddings/" in name else _layer_number(name)
+        number = -1 if name.startswith("bert/embeddings/") else _layer_number(name)
         below_heads = 0 if number is None else self._layers - number
         return self._rate * self.layer_decay**below_heads
 
@@ -529,5 +530,5 @@ def _ratio(weights: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
 
 
 def _layer_number(name: str) -> Optional[int]:
-    found: Any = re.search(r"/layer_(\d+)/", name)
+    found: Any = re.match(r"bert/encoder/layer_(\d+)/", name)
     return int(found[1]) if found else None

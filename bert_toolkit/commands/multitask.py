@@ -345,7 +345,8 @@ def run_once(options: Options) -> dict[str, Any]:
 
     model = model_directory.find(options)
     files.make_directory(options.output_dir, "output_dir")
-    _begin(options, [entry.options.output_dir for entry in entries])
+    directories = [entry.options.output_dir for entry in entries]
+    _check_directories(options, directories)
     members = []
     for entry in entries:
         logging.info("task %s", entry.name)
@@ -356,30 +357,26 @@ def run_once(options: Options) -> dict[str, Any]:
         finetuning = finetune.Finetuning(task, own_model, own)
         members.append(multitask.Member(entry.name, finetuning, entry.weight, entry.kind.perfect))
     output_dir.begin(options.output_dir, options.resume, options.overwrite)
+    if options.overwrite:
+        for directory in directories:
+            output_dir.begin(directory, options.resume, overwrite=True)
     training = multitask.Multitask(members, model, precision.resolve(options))
     training.check_vocabulary(trains=True)
     return training.run()
 
 
-def _begin(options: Options, directories: list[str]) -> None:
-    """Makes the directories of tasks ready.
-
-    Raises:
-      UserError: one holds a model that is not of this run.
-    """
+def _check_directories(options: Options, directories: list[str]) -> None:
+    """Raises a UserError if the directory of a task holds a model that is not of this run."""
     import tensorflow.compat.v1 as tf
 
-    from bert_toolkit.training import output_dir
-
-    is_new = tf.train.latest_checkpoint(options.output_dir) is None
+    if options.overwrite or tf.train.latest_checkpoint(options.output_dir):
+        return
     for directory in directories:
-        if is_new and not options.overwrite and tf.train.latest_checkpoint(directory):
+        if tf.train.latest_checkpoint(directory):
             raise UserError(
                 f"{directory}: holds a model already, which {options.output_dir} did not make; use"
                 " another --output_dir, or rename the task"
             )
-        if options.overwrite:
-            output_dir.begin(directory, resume=True, overwrite=True)
 
 
 def entry() -> None:

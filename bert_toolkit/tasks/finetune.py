@@ -100,13 +100,11 @@ class ModelTraining:
         """Writes what lies beside the model's weights, with what is noted of the training."""
         raise NotImplementedError
 
-    def _train(
-        self,
-        rows: int,
-        network: Network,
-        data: TrainingInput,
-        keepers: Sequence[BestModelKeeper],
-    ) -> None:
+    def _keepers(self, rows: int, dev: Any) -> list[BestModelKeeper]:
+        """Returns what evaluates on `dev` while training and keeps the best; none if not asked."""
+        raise NotImplementedError
+
+    def _train(self, rows: int, network: Network, data: TrainingInput, dev: Any) -> None:
         """Trains on data of so many rows, from where the output directory stands."""
         options = self.options
         steps = options.train_steps(rows)
@@ -121,6 +119,7 @@ class ModelTraining:
         step = model_functions.starting_step(self.directory, steps, "num_train_epochs", differences)
         if step >= steps:
             return
+        keepers = self._keepers(rows, dev)
         if any(keeper.is_over() for keeper in keepers):
             logging.warning(
                 "nothing to train: the run was stopped early before; raise"
@@ -208,8 +207,7 @@ class Finetuning(ModelTraining):
 
     def train(self, train: EncodedSplit, dev: Optional[EncodedSplit]) -> None:
         """Trains from where the output directory stands to --num_train_epochs."""
-        rows, keepers = len(train.owners), self._keepers(len(train.owners), dev)
-        self._train(rows, self._network, self.training_input(train), keepers)
+        self._train(len(train.owners), self._network, self.training_input(train), dev)
 
     def training_input(self, train: EncodedSplit) -> input_pipeline.RecordInput:
         """Returns the records to train on, shuffled, without end."""

@@ -138,16 +138,18 @@ def _joined(parts: Sequence[tuple[tf.Tensor, Mapping[str, Mean]]]) -> dict[str, 
     joined = {}
     for key in dict.fromkeys(key for _, means in parts for key in means):
         there = [(turn, means[key]) for turn, means in parts if key in means]
-        total, weight = (
-            tf.add_n([tf.where(turn, tf.cast(value, tf.float32), 0.0) for turn, value in values])
-            for values in (
-                [(turn, mean.total) for turn, mean in there],
-                [(turn, mean.weight) for turn, mean in there],
-            )
-        )
-        has_it = tf.reduce_any(tf.stack([turn for turn, _ in there]))
-        joined[key] = Mean(total, tf.where(has_it, weight, 1.0))
+        total = _of_turn([(turn, mean.total) for turn, mean in there], otherwise=0.0)
+        weight = _of_turn([(turn, mean.weight) for turn, mean in there], otherwise=1.0)
+        joined[key] = Mean(total, weight)
     return joined
+
+
+def _of_turn(values: Sequence[tuple[tf.Tensor, tf.Tensor]], otherwise: float) -> tf.Tensor:
+    """Returns the value of the task whose turn it is, a float32 scalar."""
+    found = tf.constant(otherwise)
+    for turn, value in values:
+        found = tf.where(turn, tf.cast(value, tf.float32), found)
+    return found
 
 
 def shares(rows: Sequence[int], weights: Sequence[float], size_power: float) -> list[float]:
@@ -225,7 +227,7 @@ class Multitask(ModelTraining):
             )
         heads = {member.name: member.head() for member in self.members}
         network_of_all = network(self.model.config, heads, options.compute(), steps)
-        self._train(sum(rows), network_of_all, data, self._keepers(sum(rows), dev))
+        self._train(sum(rows), network_of_all, data, dev)
 
     # --- The best model ---
 
@@ -244,6 +246,10 @@ class Multitask(ModelTraining):
                     " eval_file or an eval_split"
                 )
         splits = {name: of_task[""] for name, of_task in dev.items()}
+        latest = tf.train.latest_checkpoint(self.directory)
+        if latest:  # where an earlier run was interrupted, the models of tasks may be older
+            for member in self.members:
+                self._take(member, latest)
 
         def of_all(checkpoint: str) -> dict[str, Any]:
             found = self._scores_of(checkpoint, splits)

@@ -56,12 +56,10 @@ def network(
     objective: Objective = PLAIN_LOSS,
 ) -> Network:
     """Returns the function (features, mode) -> Outputs; the config says which network it is."""
+    if config.network_type != modeling.BILSTM:
+        return model_functions.with_head(config, head(config, problem, objective), compute)
     over = _over_pooled(config, problem, objective)
-    if config.network_type == modeling.BILSTM:
-        return lambda features, mode: over(
-            bilstm.pooled_output(config, features, mode), features, mode
-        )
-    return model_functions.with_head(config, head(config, problem, objective), compute)
+    return lambda features, mode: over(bilstm.pooled_output(config, features, mode), features, mode)
 
 
 def head(config: modeling.BertConfig, problem: Problem, objective: Objective = PLAIN_LOSS) -> Head:
