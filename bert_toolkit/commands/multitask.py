@@ -352,7 +352,10 @@ def run_once(options: Options) -> dict[str, Any]:
         logging.info("task %s", entry.name)
         own = precision.resolve(entry.options)
         actions, own_model = finetune.begin(own)
-        task = entry.kind.load(own, actions, own_model)
+        try:
+            task = entry.kind.load(own, actions, own_model)
+        except UserError as error:
+            raise UserError(f"task {entry.name}: {error}") from None
         model_directory.check_labels(own.output_dir, task.labels)
         finetuning = finetune.Finetuning(task, own_model, own)
         members.append(multitask.Member(entry.name, finetuning, entry.weight, entry.kind.perfect))

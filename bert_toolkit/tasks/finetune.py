@@ -238,8 +238,8 @@ class Finetuning(ModelTraining):
             raise UserError(f"--evaluate_every: nothing to evaluate on; pass --eval_file{other}")
         split = dev
 
-        def evaluate(checkpoint: str) -> dict[str, Any]:
-            return self.score(split, checkpoint)
+        def evaluate() -> dict[str, Any]:
+            return self.score(split, tf.train.latest_checkpoint(self.directory))
 
         metric = options.best_metric or self.task.metric
         patience = options.early_stopping_patience

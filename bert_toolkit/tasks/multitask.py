@@ -246,32 +246,26 @@ class Multitask(ModelTraining):
                     " eval_file or an eval_split"
                 )
         splits = {name: of_task[""] for name, of_task in dev.items()}
-        latest = tf.train.latest_checkpoint(self.directory)
-        if latest:  # where an earlier run was interrupted, the models of tasks may be older
-            for member in self.members:
-                self._take(member, latest)
 
-        def of_all(checkpoint: str) -> dict[str, Any]:
-            found = self._scores_of(checkpoint, splits)
+        def of_all() -> dict[str, Any]:
+            found = self._latest_scores(splits)
             return {f"eval_{MEAN}": self._mean(found), **self._judged(found)}
 
         patience = options.early_stopping_patience
         keepers = [BestModelKeeper(self.directory, MEAN, every, patience, of_all)]
         for member in self.members:
 
-            def of_one(checkpoint: str, name: str = member.name) -> dict[str, Any]:
-                latest = tf.train.latest_checkpoint(self.directory)
-                return self._scores_of(latest, splits)[name]
+            def of_one(name: str = member.name) -> dict[str, Any]:
+                return self._latest_scores(splits)[name]
 
             directory = member.finetuning.directory
             metric = options.best_metric or member.finetuning.task.metric
             keepers.append(BestModelKeeper(directory, metric, every, 0, of_one))
         return keepers
 
-    def _scores_of(
-        self, checkpoint: str, splits: Mapping[str, EncodedSplit]
-    ) -> dict[str, dict[str, Any]]:
-        """Returns the metrics of a checkpoint by task, their mean among those of each."""
+    def _latest_scores(self, splits: Mapping[str, EncodedSplit]) -> dict[str, dict[str, Any]]:
+        """Returns the metrics of the latest checkpoint by task, their mean among those of each."""
+        checkpoint = tf.train.latest_checkpoint(self.directory)
         if checkpoint not in self._scores:
             found = {}
             for member in self.members:
