@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Optional, Union
 
 import numpy as np
@@ -13,7 +13,8 @@ from bert_toolkit.errors import UserError
 
 MAX_GRADIENT_NORM = 1.0
 WEIGHT_DECAY_RATE = 0.01
-NOT_DECAYED = ("LayerNorm", "layer_norm", "bias")
+# Ends of names: a head may be in a scope that a user has named.
+NOT_DECAYED = ("(LayerNorm|layer_norm)/(beta|gamma)$", "bias$")
 # The last part of the name of a variable's average over the steps of training.
 EMA = "ema"
 
@@ -190,7 +191,7 @@ def _pattern_of(part: str) -> str:
     first, last = int(layers[1]), int(layers[2] or layers[1])
     if last < first:
         raise UserError(f"--freeze={part}: the range ends before it begins")
-    return f"/layer_({'|'.join(map(str, range(first, last + 1)))})/"
+    return f"^bert/encoder/layer_({'|'.join(map(str, range(first, last + 1)))})/"
 
 
 # --- Gradients ---
@@ -371,6 +372,7 @@ class AdamWeightDecayOptimizer(tf.train.Optimizer):
         self.ema_decay = ema_decay
         self.loss_scale = loss_scale
         self._is_finite: Optional[tf.Tensor] = None
+        self._trained: Mapping[str, tf.Tensor] = {}
 
     def gradients(self, loss: tf.Tensor, variables: Sequence[tf.Variable]) -> Gradients:
         """Returns the gradients of a replica's share of the loss."""
@@ -390,8 +392,18 @@ class AdamWeightDecayOptimizer(tf.train.Optimizer):
         gradients: Gradients,
         global_step: Optional[tf.Variable] = None,
         name: Optional[str] = None,
+        trained: Optional[Mapping[str, tf.Tensor]] = None,
     ) -> "Applied":
-        """Sums gradients over replicas, clips and applies them, and counts the step."""
+        """Sums gradients over replicas, clips and applies them, and counts the step.
+
+        Args:
+          gradients: of the loss.
+          global_step: counts the steps.
+          name: of the operation.
+          trained: the beginning of names of variables -> bool scalar; where it is false, these
+            variables and their moments stay as they are: they do not decay either.
+        """
+        self._trained = trained or {}
         replica = tf.distribute.get_replica_context()
         if replica is not None and replica.num_replicas_in_sync > 1:
             gradients = gradients.map(sum_over_replicas)
@@ -460,7 +472,7 @@ class AdamWeightDecayOptimizer(tf.train.Optimizer):
     def _rate_of(self, variable: tf.Variable) -> tf.Tensor:
         """Returns the variable's learning rate: a scalar."""
         name = variable.op.name
-        number = -1 if "/embeddings/" in name else _layer_number(name)
+        number = -1 if name.startswith("bert/embeddings/") else _layer_number(name)
         below_heads = 0 if number is None else self._layers - number
         rate = self._rate * self.layer_decay**below_heads
         if self.head_factor != 1.0 and not name.startswith("bert/"):
@@ -470,10 +482,17 @@ class AdamWeightDecayOptimizer(tf.train.Optimizer):
         return rate
 
     def _resource_apply_dense(self, grad, var):
-        if self._is_finite is None:
-            update = self._update(grad, var)
+        conditions = [] if self._is_finite is None else [self._is_finite]
+        conditions += [
+            is_trained
+            for beginning, is_trained in self._trained.items()
+            if var.op.name.startswith(beginning)
+        ]
+        if conditions:
+            is_due = tf.reduce_all(tf.stack(conditions))
+            update = tf.cond(is_due, lambda: tf.group(self._update(grad, var)), tf.no_op)
         else:
-            update = tf.cond(self._is_finite, lambda: tf.group(self._update(grad, var)), tf.no_op)
+            update = self._update(grad, var)
         if not self.ema_decay:
             return update
         average = self.get_slot(var, "average")
@@ -555,5 +574,5 @@ def _ratio(weights: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
 
 
 def _layer_number(name: str) -> Optional[int]:
-    found: Any = re.search(r"/layer_(\d+)/", name)
+    found: Any = re.match(r"bert/encoder/layer_(\d+)/", name)
     return int(found[1]) if found else None

@@ -185,15 +185,15 @@ def run_once(options: Options) -> dict[str, Any]:
     from bert_toolkit.tasks.classification.classification import Classification
 
     actions, model = finetune.begin(options)
-    data = load(options, actions)
-    return finetune.run(Classification(data, options, model.tokenizer()), model, options, actions)
+    task = Classification(load(options, actions), options, model.tokenizer())
+    return finetune.run(task, model, options, actions)
 
 
 def load(options: Options, actions: Any) -> Any:
-    """Reads the data that a run needs, and describes what is trained on in the log.
+    """Returns the data of the run; says what there is to train on.
 
     Raises:
-      UserError: a file cannot be used.
+      UserError: a file is missing, or has rows that cannot be used.
     """
     from bert_toolkit.tasks.classification import task_data
 

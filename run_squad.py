@@ -173,18 +173,27 @@ def run(options: Options) -> dict[str, Any]:
 
 def run_once(options: Options) -> dict[str, Any]:
     """Does all for one seed."""
-    from bert_toolkit.checkpoints import task_file
-    from bert_toolkit.problems import ANSWERING
     from bert_toolkit.tasks import finetune
-    from bert_toolkit.tasks.answering import answering
 
     actions, model = finetune.begin(options)
+    return finetune.run(load(options, actions, model), model, options, actions)
+
+
+def load(options: Options, actions: Any, model: Any) -> Any:
+    """Returns the task with the questions of the run.
+
+    Raises:
+      UserError: a file is missing, or has questions that cannot be used.
+    """
+    from bert_toolkit.checkpoints import task_file
+    from bert_toolkit.problems import ANSWERING
+    from bert_toolkit.tasks.answering import answering
+
     if not actions.train:
         task_file.read(start.model_dirs(options), [ANSWERING])  # refuses models of other tasks
     settings = answering.settings_of(options)
     examples = answering.load(options, settings)
-    task = answering.Answering(examples, options, settings, model.tokenizer())
-    return finetune.run(task, model, options, actions)
+    return answering.Answering(examples, options, settings, model.tokenizer())
 
 
 def entry() -> None:

@@ -203,10 +203,20 @@ def run(options: Options) -> dict[str, Any]:
 def run_once(options: Options) -> dict[str, Any]:
     """Does all for one seed."""
     from bert_toolkit.tasks import finetune
+
+    actions, model = finetune.begin(options)
+    return finetune.run(load(options, actions, model), model, options, actions)
+
+
+def load(options: Options, actions: Any, model: Any) -> Any:
+    """Returns the task with the sentences of the run.
+
+    Raises:
+      UserError: a file is missing, or has sentences that cannot be used.
+    """
     from bert_toolkit.tasks.tagging import data
     from bert_toolkit.tasks.tagging.tagging import Tagging
 
-    actions, model = finetune.begin(options)
     # All files are read first: a bad sentence in the last one should not be found after hours of
     # training.
     evaluates = actions.evaluate or bool(options.evaluate_every)
@@ -214,7 +224,7 @@ def run_once(options: Options) -> dict[str, Any]:
     tokenizer = model.tokenizer()
     sentences = data.load(options, wanted, tokenizer, start.model_dirs(options))
     data.describe_overlap(sentences.train, sentences.dev)
-    return finetune.run(Tagging(sentences, options, tokenizer), model, options, actions)
+    return Tagging(sentences, options, tokenizer)
 
 
 def entry() -> None:

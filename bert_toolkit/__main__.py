@@ -21,6 +21,7 @@ COMMANDS = {
     "distill": "bert_toolkit.commands.distill",
     "search": "bert_toolkit.commands.search",
     "find-lr": "bert_toolkit.commands.find_lr",
+    "multitask": "bert_toolkit.commands.multitask",
     "baselines": "bert_toolkit.commands.baselines",
     "compare": "bert_toolkit.commands.compare",
     "report": "bert_toolkit.commands.report",

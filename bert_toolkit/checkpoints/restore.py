@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,8 +13,10 @@ from bert_toolkit.checkpoints.checkpoint_files import NOT_WEIGHTS, Weights, read
 from bert_toolkit.errors import UserError
 
 # A classifier's or tagger's head may have another size than the one in the checkpoint, when it was
-# trained for other labels; it then starts anew. No other variable may.
+# trained for other labels; it then starts anew. No other variable may. Of several tasks, each has
+# its head in a scope of its own.
 HEADS = ("output_weights", "output_bias", "crf/transitions")
+_SCOPE = re.compile(r"^tasks/[^/]+/")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +88,7 @@ def fit_shapes(there: Mapping[str, Sequence[int]], source: str, variables: Seque
     common = [name for name in here if name in there]
     resized = [name for name in common if here[name] != list(there[name])]
     for name in resized:
-        if name not in HEADS:
+        if _SCOPE.sub("", name) not in HEADS:
             raise UserError(
                 f"{source}: {name} has shape {there[name]}, but the model's config makes it"
                 f" {here[name]}; use the config that belongs to this checkpoint"

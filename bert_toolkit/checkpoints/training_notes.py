@@ -58,6 +58,7 @@ NOTED_OPTIONS = (
     "augment",
     "mask_probability",
     "ngram_probability",
+    "size_power",
 )
 
 MAKE_AGAIN = "make the data again with"

@@ -14,7 +14,7 @@ import numpy as np
 from bert_toolkit.compute import ComputeOptions
 from bert_toolkit.io.tfrecord import Schema
 from bert_toolkit.text.encoding import Encoded
-from bert_toolkit.training.outputs import Network
+from bert_toolkit.training.outputs import Head, Network
 from modeling import BertConfig
 
 # The outputs of a network for a batch: name -> [B, ...].
@@ -90,6 +90,9 @@ class Task(Protocol):
 
     def network(self, config: BertConfig, compute: ComputeOptions) -> Network:
         """Returns the function (features, mode) -> outputs; predictions with is_real_example."""
+
+    def head(self, config: BertConfig) -> Head:
+        """Returns what that network has over BERT, in training."""
 
     def decode(self, outputs: Outputs, split: EncodedSplit) -> Any:
         """Returns the answers for the examples of a split, from the outputs for its records."""

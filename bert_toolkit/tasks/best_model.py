@@ -33,7 +33,7 @@ class BestModelKeeper(tf.train.CheckpointSaverListener):
         metric: str,
         every: int,
         patience: int,
-        evaluate: Callable[[str], Mapping[str, Any]],
+        evaluate: Callable[[], Mapping[str, Any]],
         on_evaluation: Optional[OnEvaluation] = None,
     ):
         """Makes the listener.
@@ -44,7 +44,7 @@ class BestModelKeeper(tf.train.CheckpointSaverListener):
           every: steps between evaluations; the last step is not evaluated if it is much closer
             to the last but one.
           patience: evaluations without a better one after which to stop; 0 for never.
-          evaluate: returns the metrics of a checkpoint.
+          evaluate: returns the metrics of the latest checkpoint; `directory` has it afterwards.
           on_evaluation: called with step and score after each one; training ends where it returns
             True.
         """
@@ -63,13 +63,12 @@ class BestModelKeeper(tf.train.CheckpointSaverListener):
         step = int(global_step_value)
         if step - self._best.get("last_step", 0) < max(1, self._every // 2):
             return False
-        checkpoint = tf.train.latest_checkpoint(self._directory)
-        scores = self._evaluate(checkpoint)
+        scores = self._evaluate()
         name = f"eval_{self._metric}"
         if name not in scores:
             known = ", ".join(key.removeprefix("eval_") for key in scores)
             raise UserError(f"--best_metric={self._metric}: expected one of {known}")
-        self._take_note(checkpoint, step, scores[name])
+        self._take_note(tf.train.latest_checkpoint(self._directory), step, scores[name])
         self._log(scores, step)
         if self.is_over():
             logging.info(

@@ -3,7 +3,7 @@
 import dataclasses
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Optional
 
 import tensorflow.compat.v1 as tf
@@ -23,6 +23,8 @@ from bert_toolkit.training import (
     output_dir,
     precision,
 )
+from bert_toolkit.training.mixed_input import TrainingInput
+from bert_toolkit.training.outputs import Network
 from bert_toolkit.training.trainer import BatchSizes, Trainer
 from modeling import BERT
 
@@ -88,15 +90,116 @@ def run(
     return found.get("", {})
 
 
-class Finetuning:
+class ModelTraining:
+    """A model that is trained in an output directory; subclasses know for what."""
+
+    def __init__(self, model: model_directory.ModelFiles, options: Any):
+        """Takes the model to start from, and FinetuneOptions as `run` has them."""
+        self.model, self.options = model, options
+        self.directory = options.output_dir
+        self._vocabulary = training_notes.Vocabulary.of(model.vocab_file or "")
+
+    def note(self) -> dict[str, Any]:
+        """Returns what is noted of this training."""
+        raise NotImplementedError
+
+    def store(self, note: Mapping[str, Any]) -> None:
+        """Writes what lies beside the model's weights, with what is noted of the training."""
+        raise NotImplementedError
+
+    def _train(
+        self, rows: int, network: Network, data: TrainingInput, keepers: Sequence[BestModelKeeper]
+    ) -> None:
+        """Trains on data of so many rows, from where the output directory stands.
+
+        The keepers evaluate while training, and keep the best model; there may be none.
+        """
+        options = self.options
+        steps = options.train_steps(rows)
+        if not steps:
+            raise UserError(
+                f"nothing to train: {rows} rows and --num_train_epochs="
+                f"{options.num_train_epochs:g} make no step of"
+                f" --train_batch_size={options.train_batch_size}"
+            )
+        note = self.note()
+        differences = training_notes.differences(self.directory, note)
+        step = model_functions.starting_step(self.directory, steps, "num_train_epochs", differences)
+        if step >= steps:
+            return
+        if any(keeper.is_over() for keeper in keepers):
+            logging.warning(
+                "nothing to train: the run was stopped early before; raise"
+                " --early_stopping_patience to train on, or %s",
+                output_dir.to_begin_anew(),
+            )
+            return
+        self.store(note)
+        self._warn_of_layers_not_reached(steps, rows)
+        with checkpoint_files.as_tensorflow(self.model.init_checkpoint) as init_checkpoint:
+            training = model_functions.Training.of_finetuning(options, steps, rows)
+            model_fn = model_functions.make(
+                network, self.directory, init_checkpoint, options.use_tpu, training
+            )
+            sizes = BatchSizes(train=options.train_batch_size)
+            saving = self._checkpoint_options(rows)
+            trainer = Trainer(model_fn, self.directory, options, sizes, saving)
+            trainer.train(data, steps, keepers)
+        logging.info("trained; the model is in %s", self.directory)
+
+    def _warn_of_layers_not_reached(self, steps: int, rows: int) -> None:
+        """Says when training ends before --unfreeze_schedule has come to the embeddings."""
+        every, layers = self.options.steps_between_layers(rows), self.model.config.num_hidden_layers
+        if not every or self.model.config.network_type != BERT:
+            return
+        reached = (steps - 1) // every
+        if reached <= layers:
+            logging.warning(
+                "--unfreeze_schedule=%s: of %d layers the upper %d are trained in %d steps, and not"
+                " the embeddings; a layer more every %d steps would train all",
+                self.options.unfreeze_schedule,
+                layers,
+                reached,
+                steps,
+                max(1, (steps - 1) // (layers + 1)),
+            )
+
+    def _checkpoint_options(self, rows: int):
+        every = self.options.steps_between_evaluations(rows)
+        if not every:
+            return self.options
+        return dataclasses.replace(self.options, save_checkpoints_steps=every)
+
+    def _checkpoint(self) -> str:
+        found = best_model.find(self.directory, self.options.checkpoint, self.model.init_checkpoint)
+        training_notes.check_vocabulary(found, self._vocabulary)
+        return found
+
+    def check_vocabulary(self, trains: bool) -> None:
+        """Compares the vocabulary with that of the model to start from, or to use.
+
+        Raises:
+          UserError: the model in the output directory, or the one to use, has another one.
+        """
+        latest = tf.train.latest_checkpoint(self.directory)
+        if not trains:
+            self._checkpoint()
+        elif latest:
+            training_notes.check_vocabulary(latest, self._vocabulary)
+        elif self.model.init_checkpoint:
+            found = training_notes.mismatch(self.model.init_checkpoint, self._vocabulary)
+            if found:
+                logging.warning("%s", found)
+
+
+class Finetuning(ModelTraining):
     """A model that is fine-tuned for a task, in an output directory."""
 
     def __init__(self, task: Task, model: model_directory.ModelFiles, options: Any):
         """Takes what is needed; see `run`."""
-        self.task, self.model, self.options = task, model, options
-        self.directory = options.output_dir
+        super().__init__(model, options)
+        self.task = task
         self._tokenizer = model.tokenizer()
-        self._vocabulary = training_notes.Vocabulary.of(model.vocab_file or "")
         self._network = task.network(model.config_with(options.dropout()), options.compute())
 
     def encode(
@@ -133,84 +236,27 @@ class Finetuning:
         on_evaluation: Optional[OnEvaluation] = None,
     ) -> None:
         """Trains from where the output directory stands to --num_train_epochs."""
-        options, rows = self.options, len(train.owners)
-        steps = options.train_steps(rows)
-        if not steps:
-            raise UserError(
-                f"nothing to train: {rows} rows and --num_train_epochs="
-                f"{options.num_train_epochs:g} make no step of"
-                f" --train_batch_size={options.train_batch_size}"
-            )
-        note = self._note()
-        differences = training_notes.differences(self.directory, note)
-        step = model_functions.starting_step(self.directory, steps, "num_train_epochs", differences)
-        if step >= steps:
-            return
-        listeners = self._keepers(rows, dev, on_evaluation)
-        if any(listener.is_over() for listener in listeners):
-            logging.warning(
-                "nothing to train: the run was stopped early before; raise"
-                " --early_stopping_patience to train on, or %s",
-                output_dir.to_begin_anew(),
-            )
-            return
-        model_directory.write(self.directory, self.model, self.task.labels)
-        training_notes.write(self.directory, note)
-        self.task.store(self.directory)
-        self._warn_of_layers_not_reached(steps, rows)
-        self._optimize(train, steps, listeners)
-        logging.info("trained; the model is in %s", self.directory)
+        keepers = self._keepers(len(train.owners), dev, on_evaluation)
+        self._train(len(train.owners), self._network, self.training_input(train), keepers)
 
-    def _note(self) -> dict[str, Any]:
-        """Returns what is noted of this training."""
-        data = training_notes.data_facts([self.task.train_source], self.task.facts())
-        return training_notes.make(self._vocabulary, data, self.model.init_checkpoint, self.options)
-
-    def _warn_of_layers_not_reached(self, steps: int, rows: int) -> None:
-        """Says when training ends before --unfreeze_schedule has come to the embeddings."""
-        every, layers = self.options.steps_between_layers(rows), self.model.config.num_hidden_layers
-        if not every or self.model.config.network_type != BERT:
-            return
-        reached = (steps - 1) // every
-        if reached <= layers:
-            logging.warning(
-                "--unfreeze_schedule=%s: of %d layers the upper %d are trained in %d steps, and not"
-                " the embeddings; a layer more every %d steps would train all",
-                self.options.unfreeze_schedule,
-                layers,
-                reached,
-                steps,
-                max(1, (steps - 1) // (layers + 1)),
-            )
-
-    def _optimize(self, train: EncodedSplit, steps: int, listeners: Sequence) -> None:
-        options = self.options
+    def training_input(self, train: EncodedSplit) -> input_pipeline.RecordInput:
+        """Returns the records to train on, shuffled, without end."""
         reading = input_pipeline.Reading(
             repeat=True,
             shuffle_buffer=len(train.owners),
-            seed=options.seed,
-            static_shapes=options.static_shapes,
+            seed=self.options.seed,
+            static_shapes=self.options.static_shapes,
         )
-        with checkpoint_files.as_tensorflow(self.model.init_checkpoint) as init_checkpoint:
-            training = model_functions.Training.of_finetuning(options, steps, len(train.owners))
-            model_fn = model_functions.make(
-                self._network, self.directory, init_checkpoint, options.use_tpu, training
-            )
-            trainer = Trainer(
-                model_fn,
-                self.directory,
-                options,
-                BatchSizes(train=options.train_batch_size),
-                self._checkpoint_options(len(train.owners)),
-            )
-            data = input_pipeline.RecordInput([train.path], self.task.schema(), reading)
-            trainer.train(data, steps, listeners)
+        return input_pipeline.RecordInput([train.path], self.task.schema(), reading)
 
-    def _checkpoint_options(self, rows: int):
-        every = self.options.steps_between_evaluations(rows)
-        if not every:
-            return self.options
-        return dataclasses.replace(self.options, save_checkpoints_steps=every)
+    def store(self, note: Mapping[str, Any]) -> None:
+        model_directory.write(self.directory, self.model, self.task.labels)
+        training_notes.write(self.directory, note)
+        self.task.store(self.directory)
+
+    def note(self) -> dict[str, Any]:
+        data = training_notes.data_facts([self.task.train_source], self.task.facts())
+        return training_notes.make(self._vocabulary, data, self.model.init_checkpoint, self.options)
 
     def _keepers(
         self, rows: int, dev: Optional[EncodedSplit], on_evaluation: Optional[OnEvaluation]
@@ -224,9 +270,8 @@ class Finetuning:
             raise UserError(f"--evaluate_every: nothing to evaluate on; pass --eval_file{other}")
         split = dev
 
-        def evaluate(checkpoint: str) -> dict[str, float]:
-            answers = self._answers(split, checkpoint, options.eval_batch_size, "evaluating")
-            return self.task.score(answers, split)
+        def evaluate() -> dict[str, Any]:
+            return self.score(split, tf.train.latest_checkpoint(self.directory))
 
         metric = options.best_metric or self.task.metric
         patience = options.early_stopping_patience
@@ -234,6 +279,11 @@ class Finetuning:
         return [keeper]
 
     # --- Evaluation and prediction ---
+
+    def score(self, split: EncodedSplit, checkpoint: str) -> dict[str, Any]:
+        """Returns the metrics of a checkpoint on a dev split; writes nothing."""
+        answers = self._answers(split, checkpoint, self.options.eval_batch_size, "evaluating")
+        return self.task.score(answers, split)
 
     def evaluate(self, split: EncodedSplit, suffix: str) -> dict[str, Any]:
         """Evaluates on a dev split; writes eval_results and what the task reports."""
@@ -256,27 +306,6 @@ class Finetuning:
         self.task.write_predictions(suffix, answers, split)
 
     # --- Running the model ---
-
-    def _checkpoint(self) -> str:
-        found = best_model.find(self.directory, self.options.checkpoint, self.model.init_checkpoint)
-        training_notes.check_vocabulary(found, self._vocabulary)
-        return found
-
-    def check_vocabulary(self, trains: bool) -> None:
-        """Compares the vocabulary with that of the model to start from, or to use.
-
-        Raises:
-          UserError: the model in the output directory, or the one to use, has another one.
-        """
-        latest = tf.train.latest_checkpoint(self.directory)
-        if not trains:
-            self._checkpoint()
-        elif latest:
-            training_notes.check_vocabulary(latest, self._vocabulary)
-        elif self.model.init_checkpoint:
-            found = training_notes.mismatch(self.model.init_checkpoint, self._vocabulary)
-            if found:
-                logging.warning("%s", found)
 
     def _answers(self, split: EncodedSplit, checkpoint: str, batch_size: int, what: str) -> Any:
         """Returns what the task makes of a checkpoint's outputs for a split."""

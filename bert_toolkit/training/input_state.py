@@ -14,7 +14,7 @@ from typing import Any, Optional
 import tensorflow.compat.v1 as tf
 from absl import logging
 
-from bert_toolkit.training.input_pipeline import RecordInput
+from bert_toolkit.training.mixed_input import TrainingInput
 
 ITERATORS = "iterators"  # TensorFlow's collection of the input pipelines of a graph
 
@@ -24,7 +24,7 @@ def prefix(model_dir: str, step: int, fingerprint: str) -> str:
     return os.path.join(model_dir, f"input.ckpt-{step}-{fingerprint}")
 
 
-def saved(model_dir: str, step: int, record_input: RecordInput, batch_size: int) -> Optional[str]:
+def saved(model_dir: str, step: int, record_input: TrainingInput, batch_size: int) -> Optional[str]:
     """Returns where the state of a step lies, for this input; None if it is not known."""
     names = (record_input.fingerprint(batch_size), record_input.earlier_fingerprint(batch_size))
     prefixes = [prefix(model_dir, step, name) for name in names]
@@ -32,12 +32,12 @@ def saved(model_dir: str, step: int, record_input: RecordInput, batch_size: int)
 
 
 def going_on(
-    record_input: RecordInput,
+    record_input: TrainingInput,
     model_dir: str,
     batch_size: int,
     is_kept: bool,
     is_lost: bool = False,
-) -> RecordInput:
+) -> TrainingInput:
     """Returns the input for a run that goes on in `model_dir`.
 
     Where the place in it is kept, the input as it is: RestoreInput goes to the place. On several
@@ -70,7 +70,7 @@ class PlaceLost(Exception):
 class InputState(tf.train.CheckpointSaverListener):
     """Saves the state just before a checkpoint, so that no checkpoint is without it."""
 
-    def __init__(self, model_dir: str, record_input: RecordInput, batch_size: int):
+    def __init__(self, model_dir: str, record_input: TrainingInput, batch_size: int):
         self.model_dir, self.record_input, self.batch_size = model_dir, record_input, batch_size
         self.is_running = False
 

@@ -14,7 +14,7 @@ from bert_toolkit.compute import ComputeOptions
 from bert_toolkit.errors import UserError
 from bert_toolkit.training import cluster, estimator_api, hooks, output_dir, training_step
 from bert_toolkit.training.estimator_api import EVAL, PREDICT, TRAIN
-from bert_toolkit.training.outputs import Network
+from bert_toolkit.training.outputs import Head, Network, Outputs
 from bert_toolkit.training.training_step import Training
 
 
@@ -39,6 +39,16 @@ def encoder(
         recompute=compute.recompute and mode == TRAIN,
         with_pooler=with_pooler,
     )
+
+
+def with_head(config: modeling.BertConfig, head: Head, compute: ComputeOptions) -> Network:
+    """Returns the network of BERT with a head over it: (features, mode) -> Outputs."""
+
+    def build(features: Mapping[str, Any], mode: str) -> Outputs:
+        model = encoder(config, features, mode, compute, head.with_pooler)
+        return head.build(model, features, mode)
+
+    return build
 
 
 def make(

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import NamedTuple, Optional
+from typing import Any, NamedTuple, Optional
 
 import tensorflow.compat.v1 as tf
 
@@ -30,12 +30,15 @@ class Outputs:
       losses: name -> part of the loss to minimise, which is their sum; empty in prediction.
       metrics: a function and the tensors (batch first) that it makes evaluation metrics of.
       shown: name -> what is shown beside the loss while training.
+      trained: the beginning of names of variables -> bool scalar, whether this batch trains them;
+        all others are always trained.
     """
 
     predictions: Mapping[str, tf.Tensor]
     losses: Mapping[str, Mean] = dataclasses.field(default_factory=dict)
     metrics: Optional[tuple[Callable[..., dict], list]] = None
     shown: Mapping[str, Mean] = dataclasses.field(default_factory=dict)
+    trained: Mapping[str, tf.Tensor] = dataclasses.field(default_factory=dict)
 
     @property
     def loss(self) -> Optional[tf.Tensor]:
@@ -47,3 +50,16 @@ class Outputs:
 
 # (features, mode) -> Outputs
 Network = Callable[[Mapping[str, tf.Tensor], str], Outputs]
+
+
+class Head(NamedTuple):
+    """What a task computes of BERT's outputs.
+
+    Attributes:
+      build: (model, features, mode) -> Outputs; of the model get_pooled_output or
+        get_sequence_output is called.
+      with_pooler: whether it is the pooled output.
+    """
+
+    build: Callable[[Any, Mapping[str, tf.Tensor], str], Outputs]
+    with_pooler: bool

@@ -18,14 +18,8 @@ from bert_toolkit.cli import EXIT_TERMINATED
 from bert_toolkit.errors import UserError
 from bert_toolkit.io import tfrecord
 from bert_toolkit.options import CheckpointOptions, DeviceOptions
-from bert_toolkit.training import (
-    cluster,
-    estimator_api,
-    hooks,
-    input_pipeline,
-    input_state,
-    precision,
-)
+from bert_toolkit.training import cluster, estimator_api, hooks, input_state, precision
+from bert_toolkit.training.mixed_input import TrainingInput
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +81,7 @@ class Trainer:
 
     def train(
         self,
-        input_fn: input_pipeline.RecordInput,
+        input_fn: TrainingInput,
         max_steps: int,
         listeners: Sequence[tf.train.CheckpointSaverListener] = (),
     ) -> None:

@@ -111,7 +111,9 @@ def make(network: Network, features: Features, training: Training) -> Step:
         gradients, sums = _in_parts(network, features, training.parts, gradients_and_sums, like)
     names = [*outputs.losses, *outputs.shown, "padding"]
     values, tokens = _values(names, list(outputs.losses), sums)
-    operation, norm = optimizer.apply(gradients, tf.train.get_or_create_global_step())
+    operation, norm = optimizer.apply(
+        gradients, tf.train.get_or_create_global_step(), trained=outputs.trained
+    )
     return Step(operation, {**values, "learning_rate": rate, "gradient_norm": norm}, tokens)
 
 

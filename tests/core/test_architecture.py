@@ -121,6 +121,7 @@ def test_modules_do_not_import_each_other_in_a_circle():
         "bert_toolkit.commands.distill",
         "bert_toolkit.commands.search",
         "bert_toolkit.commands.find_lr",
+        "bert_toolkit.commands.multitask",
         "bert_toolkit.commands.attention",
         "bert_toolkit.commands.explain",
         "bert_toolkit.commands.serve",

@@ -22,7 +22,7 @@ from bert_toolkit.tasks.answering.spans import NBest, QuestionEncoder, best_span
 from bert_toolkit.tasks.bad_rows import BadRows, check_left
 from bert_toolkit.tasks.base import EncodedSplit, Examples, Outputs
 from bert_toolkit.text.encoding import Encoded
-from bert_toolkit.training.outputs import Network
+from bert_toolkit.training.outputs import Head, Network
 from modeling import BertConfig
 from tokenization import FullTokenizer
 
@@ -99,6 +99,9 @@ class Answering:
 
     def network(self, config: BertConfig, compute: ComputeOptions) -> Network:
         return span_network.network(config, compute)
+
+    def head(self, config: BertConfig) -> Head:
+        return span_network.head()
 
     def decode(self, outputs: Outputs, split: EncodedSplit) -> Answers:
         options, loss, record = self.options, 0.0, 0

@@ -1,6 +1,7 @@
 """The network that finds answers: BERT with a linear layer that scores starts and ends."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import tensorflow.compat.v1 as tf
 
@@ -9,7 +10,7 @@ from bert_toolkit.compute import DEFAULT_COMPUTE, ComputeOptions
 from bert_toolkit.io.tfrecord import Field, Schema, sequence_fields
 from bert_toolkit.training import metrics, model_functions
 from bert_toolkit.training.estimator_api import PREDICT
-from bert_toolkit.training.outputs import Mean, Network, Outputs
+from bert_toolkit.training.outputs import Head, Mean, Network, Outputs
 
 # The score of a position that holds padding.
 LEAST = -1e4
@@ -35,9 +36,13 @@ def network(config: modeling.BertConfig, compute: ComputeOptions = DEFAULT_COMPU
     answers are among the features. Devlin et al., 2019 (https://arxiv.org/abs/1810.04805), section
     4.2; as published there is no dropout over the last layer.
     """
+    return model_functions.with_head(config, head(), compute)
 
-    def build(features: Mapping[str, tf.Tensor], mode: str) -> Outputs:
-        model = model_functions.encoder(config, features, mode, compute, with_pooler=False)
+
+def head() -> Head:
+    """Returns what is computed of BERT's states; see `network`."""
+
+    def build(model: Any, features: Mapping[str, tf.Tensor], mode: str) -> Outputs:
         logits = span_logits(model.get_sequence_output(), features["input_mask"])
         predictions = {"logits": logits}
         for name in ("is_real_example", "window"):
@@ -64,7 +69,7 @@ def network(config: modeling.BertConfig, compute: ComputeOptions = DEFAULT_COMPU
             shown={"span_accuracy": metrics.share_equal(found, tf.stack(positions, 1))},
         )
 
-    return build
+    return Head(build, with_pooler=False)
 
 
 def span_logits(states: tf.Tensor, input_mask: tf.Tensor) -> tf.Tensor:

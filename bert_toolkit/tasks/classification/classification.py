@@ -25,7 +25,7 @@ from bert_toolkit.tasks.classification.predictions import one_line
 from bert_toolkit.tasks.classification.schema import schema
 from bert_toolkit.tasks.classification.task_data import Data, Example
 from bert_toolkit.text.encoding import Encoded, SequenceEncoder
-from bert_toolkit.training.outputs import Network
+from bert_toolkit.training.outputs import Head, Network
 from modeling import BertConfig
 from tokenization import FullTokenizer
 
@@ -62,13 +62,19 @@ class Classification:
         assert self.data.train is not None
         return (example[1:4] for example in self.data.train)
 
-    def network(self, config: BertConfig, compute: ComputeOptions) -> Network:
+    def objective(self) -> classifier_network.Objective:
+        """Returns what is minimised in training."""
         weights = class_weights(self.data, self.options)
-        loss = classifier_network.Loss(weights, self.options.label_smoothing)
+        return classifier_network.Loss(weights, self.options.label_smoothing)
+
+    def network(self, config: BertConfig, compute: ComputeOptions) -> Network:
         alpha = self.options.rdrop_alpha
         if alpha and self.problem.kind == problems.REGRESSION:
             raise UserError("--rdrop_alpha: numbers are to be predicted, not labels; leave it out")
-        return classifier_network.network(config, self.problem, compute, loss, alpha)
+        return classifier_network.network(config, self.problem, compute, self.objective(), alpha)
+
+    def head(self, config: BertConfig) -> Head:
+        return classifier_network.head(config, self.problem, self.objective())
 
     def decode(self, outputs: Outputs, split: EncodedSplit) -> np.ndarray:
         return split.of_examples(np.concatenate([batch["logits"] for batch in outputs]))

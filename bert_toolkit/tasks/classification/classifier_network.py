@@ -1,7 +1,7 @@
 """The network of a classifier: BERT with a linear layer over [CLS], and its loss."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Optional, Protocol
 
 import tensorflow.compat.v1 as tf
@@ -12,7 +12,7 @@ from bert_toolkit.problems import MULTI, REGRESSION, SINGLE, Problem
 from bert_toolkit.tasks.classification import bilstm
 from bert_toolkit.training import metrics, model_functions
 from bert_toolkit.training.estimator_api import PREDICT, TRAIN
-from bert_toolkit.training.outputs import Mean, Network, Outputs
+from bert_toolkit.training.outputs import Head, Mean, Network, Outputs
 
 Features = Mapping[str, tf.Tensor]
 
@@ -58,33 +58,64 @@ def network(
 ) -> Network:
     """Returns the function (features, mode) -> Outputs; the config says which network it is.
 
-    With `rdrop_alpha`, each example of a training batch is there twice, with different dropout, and
-    that many times the divergence of the two answers is a part of the loss (R-Drop: Liang et al.,
+    `rdrop_alpha` is that of R-Drop in training; 0 for none.
+    """
+    if config.network_type == modeling.BILSTM:
+        plain = _bilstm_network(config, problem, objective)
+    else:
+        plain = model_functions.with_head(config, head(config, problem, objective), compute)
+    return _twice(plain, problem, rdrop_alpha) if rdrop_alpha else plain
+
+
+def _bilstm_network(config: modeling.BertConfig, problem: Problem, objective: Objective) -> Network:
+    over = _over_pooled(config, problem, objective)
+    return lambda features, mode: over(bilstm.pooled_output(config, features, mode), features, mode)
+
+
+def _twice(network: Network, problem: Problem, alpha: float) -> Network:
+    """Returns a network that has each example of a training batch twice, with different dropout.
+
+    `alpha` times the divergence of the two answers is a part of the loss (R-Drop: Liang et al.,
     2021, https://arxiv.org/abs/2106.14448, equation 4, with the mean of the two losses on labels).
     """
 
     def build(features: Features, mode: str) -> Outputs:
-        is_twice = mode == TRAIN and bool(rdrop_alpha)
-        if is_twice:
-            features = {name: tf.concat([value, value], 0) for name, value in features.items()}
-        if config.network_type == modeling.BILSTM:
-            pooled = bilstm.pooled_output(config, features, mode)
-        else:
-            pooled = model_functions.encoder(config, features, mode, compute).get_pooled_output()
+        if mode != TRAIN:
+            return network(features, mode)
+        twice = {name: tf.concat([value, value], 0) for name, value in features.items()}
+        outputs = network(twice, mode)
+        divergence = _divergence(problem, outputs.predictions["logits"])
+        weighted = divergence._replace(total=alpha * divergence.total)
+        losses = {"label_loss": outputs.losses["loss"], "rdrop_loss": weighted}
+        return dataclasses.replace(outputs, losses=losses)
+
+    return build
+
+
+def head(config: modeling.BertConfig, problem: Problem, objective: Objective = PLAIN_LOSS) -> Head:
+    """Returns what a classifier computes of BERT's pooled output."""
+    over = _over_pooled(config, problem, objective)
+    return Head(
+        lambda model, features, mode: over(model.get_pooled_output(), features, mode),
+        with_pooler=True,
+    )
+
+
+def _over_pooled(
+    config: modeling.BertConfig, problem: Problem, objective: Objective
+) -> Callable[[tf.Tensor, Features, str], Outputs]:
+    """Returns the function from what is known of each text, [B, H], to outputs."""
+
+    def build(pooled: tf.Tensor, features: Features, mode: str) -> Outputs:
         logits = _logits(pooled, config, problem, mode)  # [B, outputs]
         predictions = {"logits": logits}
         if "is_real_example" in features:
             predictions["is_real_example"] = features["is_real_example"]
         if mode == PREDICT:
             return Outputs(predictions)
-        losses = objective.losses(problem, features, logits)
-        if is_twice:
-            divergence = _divergence(problem, logits)
-            weighted = divergence._replace(total=rdrop_alpha * divergence.total)
-            losses = {"label_loss": losses["loss"], "rdrop_loss": weighted}
         return Outputs(
             predictions=predictions,
-            losses=losses,
+            losses=objective.losses(problem, features, logits),
             shown=objective.shown(problem, features, logits),
         )
 

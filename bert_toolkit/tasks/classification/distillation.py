@@ -11,19 +11,16 @@ from typing import Any
 import tensorflow.compat.v1 as tf
 
 from bert_toolkit.checkpoints.model_directory import ModelFiles
-from bert_toolkit.compute import ComputeOptions
 from bert_toolkit.io.tfrecord import Field, Schema
 from bert_toolkit.problems import MULTI, REGRESSION, SINGLE, Problem
 from bert_toolkit.tasks.base import Examples
-from bert_toolkit.tasks.classification import classifier_network
 from bert_toolkit.tasks.classification.classification import Classification
 from bert_toolkit.tasks.classification.classifier_network import Features
-from bert_toolkit.tasks.classification.lessons import MASK, MSE, Lesson
+from bert_toolkit.tasks.classification.lessons import CROSS_ENTROPY, MASK, MSE, Lesson
 from bert_toolkit.tasks.classification.task_data import Data
 from bert_toolkit.text.encoding import Encoded, SequenceEncoder
 from bert_toolkit.training import metrics
-from bert_toolkit.training.outputs import Mean, Network
-from modeling import BertConfig
+from bert_toolkit.training.outputs import Mean
 
 # --- The loss ---
 
@@ -51,7 +48,7 @@ class DistillationLoss:
     def losses(self, problem: Problem, features: Features, logits: tf.Tensor) -> dict[str, Mean]:
         """Returns the parts of the loss by name, for logits [B, outputs]."""
         count = tf.cast(tf.shape(logits)[0], tf.float32)
-        share = self.hard_label_weight * tf.cast(features["has_label"], tf.float32)  # [B]
+        share = self._label_share(features) * tf.cast(features["has_label"], tf.float32)  # [B]
         distances = self._distances(problem, features["teacher_logits"], logits)
         found = {"distillation_loss": Mean(tf.reduce_sum((1.0 - share) * distances), count)}
         if self.hard_label_weight:
@@ -69,6 +66,10 @@ class DistillationLoss:
         answer = tf.argmax(teacher, -1, output_type=tf.int32)
         return {"agreement": metrics.share_equal(tf.argmax(logits, -1), answer)}
 
+    def _label_share(self, features: Features) -> Any:
+        """Returns the share of the loss that is on labels, a scalar."""
+        return self.hard_label_weight
+
     def _distances(self, problem: Problem, teacher: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
         """Returns the distance of each example's logits to the teacher's, [B]."""
         if self.kind == MSE:
@@ -82,6 +83,20 @@ class DistillationLoss:
                 labels=tf.nn.softmax(wanted), logits=scaled
             )
         return distances * self.temperature**2
+
+
+@dataclasses.dataclass(frozen=True)
+class AnnealedLoss(DistillationLoss):
+    """Teacher annealing (Clark et al., 2019, https://arxiv.org/abs/1907.04829, section 3.1).
+
+    The target goes linearly from the teacher's answer to the label: lambda * label +
+    (1 - lambda) * teacher, lambda being the share of training that is done, features["progress"].
+    The cross-entropy is linear in its target, and of squares the gradient is, so that the two
+    losses weighted by lambda are the loss of that target.
+    """
+
+    def _label_share(self, features: Features) -> tf.Tensor:
+        return self.hard_label_weight * features["progress"]
 
 
 def _label_losses(problem: Problem, targets: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
@@ -163,9 +178,16 @@ class Distillation(Classification):
         yield self._fingerprint
         yield from (lesson.example[1:4] for lesson in self.examples.train or ())
 
-    def network(self, config: BertConfig, compute: ComputeOptions) -> Network:
+    def objective(self) -> DistillationLoss:
         options = self.options
-        loss = DistillationLoss(
+        return DistillationLoss(
             options.distillation_loss, options.temperature, options.hard_label_weight
         )
-        return classifier_network.network(config, self.problem, compute, loss)
+
+
+class Annealed(Distillation):
+    """Distillation from the teacher's probabilities at first, from the labels at the end."""
+
+    def objective(self) -> AnnealedLoss:
+        is_number = self.problem.kind == REGRESSION
+        return AnnealedLoss(MSE if is_number else CROSS_ENTROPY, hard_label_weight=1.0)

@@ -1,7 +1,7 @@
 """The network of a tagger: BERT, a linear layer over its states, and a CRF if one is asked for."""
 
 from collections.abc import Mapping, Sequence
-from typing import Optional
+from typing import Any, Optional
 
 import tensorflow.compat.v1 as tf
 
@@ -10,7 +10,7 @@ from bert_toolkit.compute import DEFAULT_COMPUTE, ComputeOptions
 from bert_toolkit.tasks.tagging import crf
 from bert_toolkit.training import model_functions
 from bert_toolkit.training.estimator_api import PREDICT, TRAIN
-from bert_toolkit.training.outputs import Mean, Network, Outputs
+from bert_toolkit.training.outputs import Head, Mean, Network, Outputs
 
 # Features of records beside those of every sequence: 1 where the first piece of a word is, whose
 # tag is wanted; which word of its sentence is the first of these; and whether its last is here.
@@ -27,9 +27,15 @@ def network(
 
     With `crf_scheme`, tags are scored together, by a CRF with the rules of that scheme.
     """
+    return model_functions.with_head(config, head(config, labels, crf_scheme), compute)
 
-    def build(features: Mapping[str, tf.Tensor], mode: str) -> Outputs:
-        model = model_functions.encoder(config, features, mode, compute, with_pooler=False)
+
+def head(
+    config: modeling.BertConfig, labels: Sequence[str], crf_scheme: Optional[str] = None
+) -> Head:
+    """Returns what a tagger computes of BERT's states; see `network`."""
+
+    def build(model: Any, features: Mapping[str, tf.Tensor], mode: str) -> Outputs:
         states = modeling.dropout(
             model.get_sequence_output(), config.hidden_dropout_prob if mode == TRAIN else 0.0
         )  # [B, S, H]
@@ -71,4 +77,4 @@ def network(
             shown={"accuracy": Mean(shown, words)},
         )
 
-    return build
+    return Head(build, with_pooler=False)

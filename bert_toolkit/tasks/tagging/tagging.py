@@ -20,7 +20,7 @@ from bert_toolkit.tasks.tagging.data import Data
 from bert_toolkit.tasks.tagging.formats import Sentence
 from bert_toolkit.tasks.tagging.words import WordEncoder, join
 from bert_toolkit.text.encoding import Encoded
-from bert_toolkit.training.outputs import Network
+from bert_toolkit.training.outputs import Head, Network
 from modeling import BertConfig
 from tokenization import FullTokenizer
 
@@ -100,6 +100,9 @@ class Tagging:
 
     def network(self, config: BertConfig, compute: ComputeOptions) -> Network:
         return network.network(config, self.labels, self.model.crf_scheme, compute)
+
+    def head(self, config: BertConfig) -> Head:
+        return network.head(config, self.labels, self.model.crf_scheme)
 
     def decode(self, outputs: Outputs, split: EncodedSplit) -> Answers:
         parts: list[list[tuple[int, np.ndarray]]] = [[] for _ in split.examples]
