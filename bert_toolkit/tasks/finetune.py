@@ -75,11 +75,11 @@ def run(
         output_dir.begin(options.output_dir, options.resume, options.overwrite)
     else:
         output_dir.leave_damaged(options.output_dir)
-    finetuning = Finetuning(task, model, precision.resolve(options))
+    finetuning = Finetuning(task, model, precision.resolve(options), on_evaluation)
     finetuning.check_vocabulary(actions.train)
     train, dev, test = finetuning.encode()
     if train:
-        finetuning.train(train, dev.get(""), on_evaluation)
+        finetuning.train(train, dev.get(""))
     if not cluster.is_chief():
         return {}  # the first of several hosts evaluates and predicts
     found = {}
@@ -107,13 +107,12 @@ class ModelTraining:
         """Writes what lies beside the model's weights, with what is noted of the training."""
         raise NotImplementedError
 
-    def _train(
-        self, rows: int, network: Network, data: TrainingInput, keepers: Sequence[BestModelKeeper]
-    ) -> None:
-        """Trains on data of so many rows, from where the output directory stands.
+    def _keepers(self, rows: int, dev: Any) -> list[BestModelKeeper]:
+        """Returns what evaluates on `dev` while training and keeps the best; none if not asked."""
+        raise NotImplementedError
 
-        The keepers evaluate while training, and keep the best model; there may be none.
-        """
+    def _train(self, rows: int, network: Network, data: TrainingInput, dev: Any) -> None:
+        """Trains on data of so many rows, from where the output directory stands."""
         options = self.options
         steps = options.train_steps(rows)
         if not steps:
@@ -127,6 +126,7 @@ class ModelTraining:
         step = model_functions.starting_step(self.directory, steps, "num_train_epochs", differences)
         if step >= steps:
             return
+        keepers = self._keepers(rows, dev)
         if any(keeper.is_over() for keeper in keepers):
             logging.warning(
                 "nothing to train: the run was stopped early before; raise"
@@ -195,10 +195,16 @@ class ModelTraining:
 class Finetuning(ModelTraining):
     """A model that is fine-tuned for a task, in an output directory."""
 
-    def __init__(self, task: Task, model: model_directory.ModelFiles, options: Any):
+    def __init__(
+        self,
+        task: Task,
+        model: model_directory.ModelFiles,
+        options: Any,
+        on_evaluation: Optional[OnEvaluation] = None,
+    ):
         """Takes what is needed; see `run`."""
         super().__init__(model, options)
-        self.task = task
+        self.task, self._on_evaluation = task, on_evaluation
         self._tokenizer = model.tokenizer()
         self._network = task.network(model.config_with(options.dropout()), options.compute())
 
@@ -229,15 +235,9 @@ class Finetuning(ModelTraining):
 
     # --- Training ---
 
-    def train(
-        self,
-        train: EncodedSplit,
-        dev: Optional[EncodedSplit],
-        on_evaluation: Optional[OnEvaluation] = None,
-    ) -> None:
+    def train(self, train: EncodedSplit, dev: Optional[EncodedSplit]) -> None:
         """Trains from where the output directory stands to --num_train_epochs."""
-        keepers = self._keepers(len(train.owners), dev, on_evaluation)
-        self._train(len(train.owners), self._network, self.training_input(train), keepers)
+        self._train(len(train.owners), self._network, self.training_input(train), dev)
 
     def training_input(self, train: EncodedSplit) -> input_pipeline.RecordInput:
         """Returns the records to train on, shuffled, without end."""
@@ -258,9 +258,7 @@ class Finetuning(ModelTraining):
         data = training_notes.data_facts([self.task.train_source], self.task.facts())
         return training_notes.make(self._vocabulary, data, self.model.init_checkpoint, self.options)
 
-    def _keepers(
-        self, rows: int, dev: Optional[EncodedSplit], on_evaluation: Optional[OnEvaluation]
-    ) -> list[BestModelKeeper]:
+    def _keepers(self, rows: int, dev: Optional[EncodedSplit]) -> list[BestModelKeeper]:
         options = self.options
         every = options.steps_between_evaluations(rows)
         if not every:
@@ -275,8 +273,9 @@ class Finetuning(ModelTraining):
 
         metric = options.best_metric or self.task.metric
         patience = options.early_stopping_patience
-        keeper = BestModelKeeper(self.directory, metric, every, patience, evaluate, on_evaluation)
-        return [keeper]
+        return [
+            BestModelKeeper(self.directory, metric, every, patience, evaluate, self._on_evaluation)
+        ]
 
     # --- Evaluation and prediction ---
 

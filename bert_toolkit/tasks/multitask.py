@@ -229,7 +229,7 @@ class Multitask(ModelTraining):
         heads = {member.name: member.head() for member in self.members}
         config = self.model.config_with(options.dropout())
         network_of_all = network(config, heads, options.compute(), steps)
-        self._train(sum(rows), network_of_all, data, self._keepers(sum(rows), dev))
+        self._train(sum(rows), network_of_all, data, dev)
 
     # --- The best model ---
 

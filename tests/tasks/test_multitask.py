@@ -441,7 +441,7 @@ def test_several_hosts_and_tpus_are_refused(tmp_path, reviews, model_dir, monkey
 
 
 def test_a_model_of_another_task_is_not_written_over_and_no_teacher(tmp_path, reviews, model_dir):
-    (tmp_path / "other.tsv").write_text("text\tlabel\na song\tgood\na cry\tbad\n" * 4)
+    (tmp_path / "other.tsv").write_text("text\tlabel\n" + "a song\tgood\na cry\tbad\n" * 4)
     files = {"train_file": str(tmp_path / "other.tsv"), "bert_dir": str(model_dir)}
     there = tmp_path / "out" / "reviews"
     run_classifier.run(
@@ -449,11 +449,11 @@ def test_a_model_of_another_task_is_not_written_over_and_no_teacher(tmp_path, re
             **files, output_dir=str(there), train_batch_size=4, max_seq_length=16
         )
     )
-    [weights] = there.glob("model.ckpt-8.data-*")
+    [weights] = there.glob("model.ckpt-6.data-*")
     with pytest.raises(UserError, match="reviews: holds a model already, which .*out did not make"):
         command.run(options(tmp_path, listed(reviews), model_dir))
     # Nothing is removed before all files are read.
-    wrong = [listed(reviews)[0], {**listed(reviews)[1], "train_file": "no.conll"}]
+    wrong = [{**listed(reviews)[1], "train_file": "no.conll"}, listed(reviews)[0]]
     with pytest.raises(UserError, match="no.conll: no such file"):
         command.run(options(tmp_path, wrong, model_dir, overwrite=True))
     assert weights.exists()
