@@ -247,8 +247,9 @@ def differences(directory: str, note: Mapping[str, Any]) -> list[str]:
         same_name = old.get("files") == new["files"]
         now = "which is another file now" if same_name else f"now {new['files']}"
         found.append(f"on {old.get('files')} ({now})")
+    flags = before.get("flags", {})
     for name, value in note["flags"].items():
-        earlier = before.get("flags", {}).get(name)
+        earlier = flags.get(name, value)  # the version that trained there may not have had it
         if earlier != value:
             found.append(f"with --{name}={_spelled(earlier)} (now {_spelled(value)})")
     start, now = before.get("init_checkpoint"), note["init_checkpoint"]

@@ -167,6 +167,11 @@ class InferenceSession:
         feed.update({self._predictions[name]: value for name, value in fed.items()})
         return self._session.run([self._predictions[name] for name in outputs], feed)
 
+    @property
+    def has_attention(self) -> bool:
+        """Whether the network has attention weights."""
+        return self._config.network_type == modeling.BERT
+
     def attention(self, texts: Sequence[Text], batch_size: int) -> list[Attention]:
         """Returns the attention weights of every layer and head for each text, in their order."""
         encoded = self.encode(texts)
@@ -256,6 +261,11 @@ class TextModel:
     def size(self) -> int:
         """The bytes of its weights."""
         return self._model.size()
+
+    @property
+    def has_attention(self) -> bool:
+        """Whether it has attention weights; a BiLSTM has none."""
+        return self._model.has_attention
 
     def attention(self, texts: Sequence[Text], batch_size: int = 32) -> list[Attention]:
         """Returns what each token of each text takes in of every other; texts are cut to fit."""

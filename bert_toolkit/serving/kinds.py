@@ -20,6 +20,7 @@ from bert_toolkit.inference.fill_mask import FillMask
 from bert_toolkit.inference.question_answerer import QuestionAnswerer
 from bert_toolkit.inference.text_classifier import TextClassifier
 from bert_toolkit.inference.token_classifier import TokenClassifier
+from bert_toolkit.serving.batching import Limits
 from bert_toolkit.tasks import best_model
 
 # Candidates for a [MASK] that are computed: a request may have the best of them.
@@ -27,6 +28,7 @@ MOST_CANDIDATES = 20
 MOST_MASKS = 16  # of a text: every candidate has a copy of it
 MOST_NEIGHBORS = 20
 MOST_ATTENTION_TOKENS = 64  # of a request: a reply has a number for each pair of them, a head
+ATTENTION_BATCH_TOKENS = 1024  # of several requests together, for the same reason
 VectorFormat = Literal["float", "base64"]  # base64 is of float32, little-endian
 
 
@@ -41,6 +43,14 @@ class ModelSettings:
     def length(self) -> dict[str, Any]:
         """Returns the argument for it, if it is not each class's own."""
         return {} if self.max_seq_length is None else {"max_seq_length": self.max_seq_length}
+
+
+def limits_of(kind: "Kind", limits: Limits) -> Limits:
+    """Returns the limits of the batches of a kind."""
+    if kind is not ATTEND:
+        return limits
+    tokens = min(limits.batch_tokens, ATTENTION_BATCH_TOKENS)
+    return dataclasses.replace(limits, batch_tokens=tokens)
 
 
 # --- Requests and replies, as JSON ---

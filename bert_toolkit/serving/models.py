@@ -59,16 +59,19 @@ class ServedModel:
         self._there = versions.newest(directory)
         self._wanted = kind
         self.kind = kind or kinds.kind_of(self._there.directory)
-        self.kinds = [self.kind, kinds.ATTEND]
         self._lines = lines if self.kind is kinds.ENCODE else ()
+        self._model, self._search = self._load(self._there)
+        self.kinds = [self.kind]
+        if self._model.has_attention:
+            self.kinds.append(kinds.ATTEND)
         if self._lines:
             self.kinds.append(kinds.SEARCH)
-        self._model, self._search = self._load(self._there)
         self._items = metrics.batch_items.labels(name)
         self._tokens = metrics.batch_tokens.labels(name)
         self._queue = metrics.queue.labels(name)
         self._batchers = {
-            one.verb: Batcher(self._work_of(one), limits, self._observe) for one in self.kinds
+            one.verb: Batcher(self._work_of(one), kinds.limits_of(one, limits), self._observe)
+            for one in self.kinds
         }
 
     def _load(self, version: versions.Version) -> tuple[Any, Optional[LineSearch]]:
@@ -77,9 +80,12 @@ class ServedModel:
         assert self.kind.load
         with arguments_named(bert_dir=flag, model_dir=flag, max_seq_length="--max_seq_length"):
             model = self.kind.load(version.directory, self._settings)
-        self.kind.compute(model, [self.kind.example], 1)  # the first call is a slow one
-        kinds.ATTEND.compute(model, [self.kind.example], 1)
-        search = LineSearch(model, self._lines) if self._lines else None
+        try:
+            self.kind.compute(model, [self.kind.example], 1)  # the first call is a slow one
+            search = LineSearch(model, self._lines) if self._lines else None
+        except BaseException:
+            model.close()
+            raise
         self.version, self.loaded = version.name, int(time.time())
         return model, search
 
@@ -141,8 +147,14 @@ class ServedModel:
                 f"{version.directory}: a model to {kind.verb}; expected one to {self.kind.verb}, as"
                 " before"
             )
-        old = self._model
-        self._model, self._search = self._load(version)
+        old, (new, search) = self._model, self._load(version)
+        if new.has_attention != old.has_attention:
+            new.close()
+            raise UserError(
+                f"{version.directory}: a BiLSTM after a BERT, or a BERT after a BiLSTM; serve it"
+                " under a name of its own (--model_dir=NAME=DIR)"
+            )
+        self._model, self._search = new, search
         for one in self.kinds:
             self._batchers[one.verb].replace(self._work_of(one))
         self._there = version

@@ -150,7 +150,7 @@ class ModelTraining:
     def _warn_of_layers_not_reached(self, steps: int, rows: int) -> None:
         """Says when training ends before --unfreeze_schedule has come to the embeddings."""
         every, layers = self.options.steps_between_layers(rows), self.model.config.num_hidden_layers
-        if not every or self.model.config.network_type != BERT:
+        if not every or self.options.freeze or self.model.config.network_type != BERT:
             return
         reached = (steps - 1) // every
         if reached <= layers:

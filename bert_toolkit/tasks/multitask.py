@@ -325,11 +325,21 @@ class Multitask(ModelTraining):
 
 
 def weights_of_task(checkpoint: str, name: str, head: Head) -> dict[str, Any]:
-    """Returns the weights of a task's own model out of a checkpoint of all, as published."""
+    """Returns the weights of a task's own model out of a checkpoint of all, as published.
+
+    Raises:
+      UserError: the checkpoint has no head of that task.
+    """
     own, found = f"{scope_of(name)}/", {}
-    for variable, value in checkpoint_files.read(checkpoint).items():
+    there = checkpoint_files.read(checkpoint)
+    for variable, value in there.items():
         if variable.startswith(own):
             found[variable.removeprefix(own)] = value
         elif variable.startswith("bert/") and (head.with_pooler or not variable.startswith(POOLER)):
             found[variable] = value
+    if not any(f"{own}{variable}" in there for variable in found):
+        raise UserError(
+            f"{checkpoint}: was not trained for a task named {name}; pass the tasks it was trained"
+            " for, or another --output_dir"
+        )
     return found

@@ -18,6 +18,10 @@ from bert_toolkit.commands import convert_checkpoint, distill
 from bert_toolkit.errors import UserError
 from bert_toolkit.inference import teacher
 from bert_toolkit.problems import MULTI, REGRESSION, SINGLE, Problem
+from bert_toolkit.serving import kinds
+from bert_toolkit.serving.batching import Limits
+from bert_toolkit.serving.metrics import Metrics
+from bert_toolkit.serving.models import ServedModel
 from bert_toolkit.tasks.classification import bilstm, lessons
 from bert_toolkit.tasks.classification.distillation import DistillationLoss
 from bert_toolkit.tasks.classification.task_data import Example
@@ -280,6 +284,11 @@ def test_a_bilstm_learns_what_the_teacher_says(tmp_path, run, reviews, caplog):
     found = bert_toolkit.TextClassifier(str(out)).predict(texts(reviews / "dev.tsv"))
     for one, other in zip(found, of_teacher):
         assert one.probabilities["1"] == pytest.approx(other.probabilities["1"], abs=0.1)
+    # It is served, but for attention, which it has none of.
+    served = ServedModel("m", str(out), kinds.ModelSettings(), Limits(), Metrics())
+    assert served.kinds == [kinds.CLASSIFY]
+    assert served.submit(["woe"], [3]).result(timeout=60)[0].label in ("0", "1")
+    served.close()
     # The teacher's embeddings are where it starts.
     word_embeddings = "bert/embeddings/word_embeddings"
     np.testing.assert_array_equal(

@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
-from conftest import ROOT, run_stage
+from conftest import GOLDEN, ROOT, run_stage
 from scipy.special import log_softmax, softmax
 
 import bert_toolkit
@@ -21,6 +21,7 @@ from bert_toolkit.tasks import multitask
 from bert_toolkit.tasks.classification import lessons
 from bert_toolkit.tasks.classification.distillation import AnnealedLoss
 from bert_toolkit.training.mixed_input import MixedInput
+from bert_toolkit.training.outputs import Head
 
 TAGS = ROOT / "sample_data" / "tags"
 QUESTIONS = ROOT / "sample_data" / "questions"
@@ -471,3 +472,9 @@ def test_no_best_model_without_data_to_evaluate_on(tmp_path, reviews, model_dir)
         task = {key: value for key, value in listed(reviews)[number].items() if key != "eval_file"}
         with pytest.raises(UserError, match=message):
             command.run(options(tmp_path, [task], model_dir, evaluate_every="epoch"))
+
+
+def test_a_checkpoint_without_the_task_makes_no_model_of_it():
+    head = Head(lambda *_: None, with_pooler=True)
+    with pytest.raises(UserError, match="was not trained for a task named other; pass the tasks"):
+        multitask.weights_of_task(str(GOLDEN / "model" / "bert_model.ckpt"), "other", head)
