@@ -100,8 +100,8 @@ class Options(ModelOptions, FinetuneOptions):
         conflicts = self.finetune_conflicts(trains=True) + self.training_conflicts()
         if self.checkpoint not in (None, "best", "last"):
             conflicts.append(
-                f"--checkpoint={self.checkpoint}: expected best or last; each task has a model of its"
-                " own"
+                f"--checkpoint={self.checkpoint}: expected best or last; each task has a model of"
+                " its own"
             )
         if self.use_tpu:
             conflicts.append("--use_tpu: several tasks are not trained on a TPU; leave it out")
