@@ -148,11 +148,12 @@ class Options(DataOptions, ModelOptions, WindowOptions, FinetuneOptions):
         if self.test_split and not (self.eval_file or self.eval_split):
             on_dev = {
                 "num_runs": self.num_runs > 1,
+                "learning_curve": bool(self.learning_curve),
                 "calibrate": self.calibrate,
                 "reject_below": "%" in (self.reject_below or ""),
             }
             conflicts += [
-                f"--{name} chooses by dev data: pass --eval_file or --eval_split beside"
+                f"--{name} goes by dev data: pass --eval_file or --eval_split beside"
                 " --test_split, which chooses nothing"
                 for name, asked in on_dev.items()
                 if asked

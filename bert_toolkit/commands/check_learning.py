@@ -59,6 +59,8 @@ class Options(run_classifier.Options):
     check_steps: int = option(
         100, "Most steps to try; it stops as soon as the batch is learned.", lower=1
     )
+    # Not an option here: one batch is trained on.
+    learning_curve: Optional[list[str]] = None
 
     GROUPS: ClassVar = {
         "Checking": ("check_rows", "check_steps"),

@@ -195,7 +195,8 @@ def _judge_model(
     from bert_toolkit.inference.encoder import arguments_named
     from bert_toolkit.inference.text_classifier import TextClassifier
 
-    noted = training_notes.read(directory).get("flags", {}).get("max_seq_length")
+    notes = map(training_notes.read, _model_dirs(directory))
+    noted = next(filter(None, notes), {}).get("flags", {}).get("max_seq_length")
     length = options.max_seq_length or noted or 128
     with arguments_named(bert_dir="directory", max_seq_length="--max_seq_length"):
         classifier = TextClassifier.from_options(ModelOptions(bert_dir=directory), length)

@@ -6,6 +6,9 @@ Writes  to --output_dir lr_range.tsv (step, rate, loss, smoothed loss) and, wher
         installed, lr_range.png; no model. The rate where the loss falls fastest, and that where it
         is least, go to standard output.
 
+What does not count here: --learning_rate, its schedule and warm-up, --num_train_epochs,
+--unfreeze_schedule, --ema_decay, --num_runs, and the flags of evaluation and prediction.
+
 Example:
   bert find-lr --train_file=sample_data/reviews/train.tsv --bert_dir=out/pretrained \
     --output_dir=out/rate --max_seq_length=32
@@ -14,7 +17,7 @@ Example:
 import dataclasses
 import math
 import os
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Optional
 
 from absl import logging
 
@@ -42,6 +45,8 @@ class Options(run_classifier.Options):
     range_steps: int = option(
         200, "Steps from the lowest to the highest rate; more make a smoother curve.", lower=20
     )
+    # Not an option here: one training is made, on all rows.
+    learning_curve: Optional[list[str]] = None
 
     GROUPS: ClassVar = {
         "Range test": ("lowest_rate", "highest_rate", "range_steps"),

@@ -26,6 +26,7 @@ from bert_toolkit.options import check, option
 from bert_toolkit.problems import KINDS
 from bert_toolkit.tasks.classification import calibration, learning_curve, predictions, report
 from bert_toolkit.tasks.classification.report import Run
+from bert_toolkit.tasks.start import BEST
 
 # Name of a part of the data -> the ending of its files.
 PARTS = {"dev": "", "test": "_test", "mismatched": "_mismatched"}
@@ -83,6 +84,7 @@ def read(options: Options) -> Run:
       UserError: there is nothing to report, or a file is damaged.
     """
     directory = options.output_dir
+    model_dirs = [directory, os.path.join(directory, BEST)]  # of several runs the best has the task
     results = {
         name: _object(os.path.join(directory, f"eval_results{suffix}.json"))
         for name, suffix in PARTS.items()
@@ -99,7 +101,7 @@ def read(options: Options) -> Run:
         there = f"there is {', '.join(results)}" if results else "nothing was evaluated"
         raise UserError(f"--part={options.part}: not evaluated in {directory}; {there}")
     part = options.part or next(iter(results), "dev")
-    problem = task_file.read([directory], KINDS) if results else None
+    problem = task_file.read(model_dirs, KINDS) if results else None
     if results and problem is None:
         raise UserError(
             f"--output_dir={directory}: no {task_file.NAME} in it; expected the directory of a"
@@ -118,7 +120,7 @@ def read(options: Options) -> Run:
     return Run(
         name=os.path.basename(os.path.abspath(directory)),
         problem=problem,
-        metric=_metric(directory),
+        metric=_first(model_dirs, task_file.NAME).get("metric", "accuracy"),
         results=results,
         part=part,
         evaluated=evaluated,
@@ -128,13 +130,15 @@ def read(options: Options) -> Run:
         top_losses=_table(os.path.join(directory, f"eval_top_losses{PARTS[part]}.tsv")),
         curve=curve,
         runs=runs,
-        notes=_object(os.path.join(directory, "trained_with.json")),
+        notes=_first(model_dirs, "trained_with.json"),
         findings=_findings(options),
     )
 
 
-def _metric(directory: str) -> str:
-    return _object(os.path.join(directory, task_file.NAME)).get("metric", "accuracy")
+def _first(directories: Sequence[str], name: str) -> dict[str, Any]:
+    """Returns the JSON object of that name in the first directory that has one; else {}."""
+    found = (_object(os.path.join(directory, name)) for directory in directories)
+    return next(filter(None, found), {})
 
 
 def _object(path: str) -> dict[str, Any]:
@@ -152,7 +156,8 @@ def _lines(path: str, expected: str) -> list[dict[str, Any]]:
     if not files.exists(path):
         return []
     try:
-        return [dict(json.loads(line)) for line in files.read_text(path).splitlines()]
+        # Texts may have other ends of lines in them, U+2028 for one.
+        return [dict(json.loads(line)) for line in files.read_text(path).split("\n") if line]
     except (ValueError, TypeError) as error:
         raise UserError(f"{path}: {error}; expected {expected}") from None
 

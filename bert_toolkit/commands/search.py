@@ -5,7 +5,8 @@ Reads   a command line of bert classify that trains and evaluates, with search i
         of the BERT paper: batches of 16 and 32, rates of 5e-5, 3e-5 and 2e-5, 2 to 4 epochs.
 Writes  to --output_dir the best model in best/, its results, and trials.tsv, a table of all trials;
         trial_1/, trial_2/, ... with the results and logs of each, without weights. The table's top
-        and the command line that repeats the best go to standard output.
+        and the command line that repeats the best go to standard output; with --predict_file=-, to
+        the log.
 
 The same command goes on where it was interrupted. --output_dir is then a model directory: bert
 classify predicts with it, bert serve and bert export take it.
@@ -32,11 +33,13 @@ from absl import logging
 import run_classifier
 from bert_toolkit import cli
 from bert_toolkit.errors import UserError
+from bert_toolkit.io import files
 from bert_toolkit.options import CheckpointOptions, Option, groups_of, option, options_of
 from bert_toolkit.tasks import start
 from bert_toolkit.tasks.search.space import (
     PAPERS_GRID,
     Dimension,
+    SettingError,
     grid,
     parse,
     settings,
@@ -83,6 +86,8 @@ class Options(run_classifier.Options):
         "With --method=optuna and --evaluate_every: stop a trial that is worse than the median of"
         " those before after as many evaluations, once five are complete.",
     )
+    # Not an option here: every trial is trained on all rows.
+    learning_curve: Optional[list[str]] = None
 
     GROUPS: ClassVar = {
         "Search": ("space", "method", "num_trials", "max_hours", "prune"),
@@ -101,6 +106,11 @@ class Options(run_classifier.Options):
         limited = self.num_trials is not None or self.max_hours is not None
         if self.method == OPTUNA and not limited:
             conflicts.append("--method=optuna: when to end? pass --num_trials or --max_hours")
+        if self.checkpoint not in (None, start.BEST, "last"):
+            conflicts.append(
+                f"--checkpoint={self.checkpoint}: each trial has models of its own; expected best"
+                " or last"
+            )
         return conflicts
 
     def actions(self) -> tuple[bool, bool, bool]:
@@ -166,9 +176,17 @@ def run(options: Options) -> dict[str, Any]:
         raise UserError(f"{record.path}: no trial was completed; see there, and train with less")
     metrics = use_best(options, best.values)
     ranked = record.ranked(record.metric in LOWER_IS_BETTER)
-    print(_aligned(record.rows(ranked[:SHOWN])))
-    print(f"\nThe best again, {best.name} of {len(record.trials)}:")
-    print(f"  {repeat(options, best.values)}", flush=True)
+    told = [
+        *_aligned(record.rows(ranked[:SHOWN])),
+        "",
+        f"The best again, {best.name} of {len(record.trials)}:",
+        f"  {repeat(options, best.values)}",
+    ]
+    if options.predict_file == files.STREAM:  # predictions alone go there
+        for line in told:
+            logging.info("%s", line)
+    else:
+        print("\n".join(told), flush=True)
     return metrics
 
 
@@ -198,7 +216,7 @@ def _plain(options: Options, values: Mapping[str, Any], **more: Any) -> run_clas
     """Returns the options of bert classify with a setting, to train and evaluate.
 
     Raises:
-      UserError: they do not go together.
+      SettingError: they do not go together.
     """
     given = {name: getattr(options, name) for name in options_of(run_classifier.Options)}
     if "seed" in values and options.split_seed is None:
@@ -207,7 +225,7 @@ def _plain(options: Options, values: Mapping[str, Any], **more: Any) -> run_clas
         actions = {"do_train": True, "do_eval": True, "do_predict": False}
         return run_classifier.Options(**{**given, **actions, **values, **more})
     except UserError as error:
-        raise UserError(f"{settings(values)}: {error}") from None
+        raise SettingError(f"{settings(values)}: {error}") from None
 
 
 def trial_options(options: Options, trial: Any, goes_on: bool) -> run_classifier.Options:
@@ -272,11 +290,11 @@ def repeat(options: Options, values: Mapping[str, Any]) -> str:
     return " ".join(words)
 
 
-def _aligned(rows: Sequence[Sequence[str]]) -> str:
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     widths = [max(map(len, column)) for column in zip(*rows)]
-    return "\n".join(
+    return [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows
-    )
+    ]
 
 
 def entry() -> None:

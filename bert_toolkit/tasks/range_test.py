@@ -176,9 +176,10 @@ class _Watch(tf.train.SessionRunHook):
 
     def after_run(self, run_context, run_values):
         loss = float(run_values.results)
-        if np.isfinite(loss):
+        is_finite = bool(np.isfinite(loss))
+        if is_finite:
             self.losses.append(loss)
-        if diverges(self.losses):
+        if not is_finite or diverges(self.losses):
             self.has_diverged = True
             run_context.request_stop()
 

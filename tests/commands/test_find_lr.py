@@ -71,6 +71,17 @@ def test_when_the_loss_diverges():
     assert not range_test.diverges([0.01, *[5.0] * 5])  # too early to say
 
 
+@pytest.mark.parametrize("loss", [math.inf, math.nan])
+def test_a_loss_that_is_not_finite_ends_the_test(loss):
+    watch = range_test._Watch()
+    context = tf.train.SessionRunContext(None, None)
+    watch.after_run(context, tf.train.SessionRunValues(0.7, None, None))
+    assert not context.stop_requested
+    watch.after_run(context, tf.train.SessionRunValues(loss, None, None))
+    assert context.stop_requested
+    assert (watch.losses, watch.has_diverged) == ([0.7], True)
+
+
 def test_the_range_must_rise(tmp_path):
     with pytest.raises(UserError, match="--lowest_rate=0.1 is not below --highest_rate=0.01; the"):
         find_lr.Options(train_file="a.tsv", output_dir="out", lowest_rate=0.1, highest_rate=0.01)

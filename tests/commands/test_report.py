@@ -159,6 +159,49 @@ def test_a_run_without_predictions_of_its_own(tmp_path, caplog):
     assert "run bert classify --do_eval again" in caplog.text
 
 
+def test_learning_curves_of_runs_that_diverged(tmp_path):
+    run = tmp_path / "run"
+    write_run(run, SINGLE)
+    table = "rows\tseed\teval_accuracy\n10\t1\tnan\n10\t2\t0.5\n10\t3\t0.75\n20\t1\tnan\n"
+    (run / "learning_curve.tsv").write_text(table)
+    assert cells(page_of(run), "Learning curve") == [[["10"], ["2"], ["0.6250"], ["0.1768"]]]
+    (run / "learning_curve.tsv").write_text("rows\teval_accuracy\n10\tnan\n")
+    assert "Learning curve" not in page_of(run)
+    for damaged in (
+        "",
+        "a\n",
+        "rows\teval_loss\nnan\t1\n",
+        "rows\teval_loss\ninf\t1\n",
+        "eval_loss\n1\n",
+    ):
+        (run / "learning_curve.tsv").write_text(damaged)
+        with pytest.raises(UserError, match=r"learning_curve\.tsv: .+; expected the table that"):
+            page_of(run)
+
+
+def test_the_best_of_several_runs_knows_the_task(tmp_path):
+    run = tmp_path / "run"
+    write_run(run, SINGLE)
+    (run / "best").mkdir()
+    (run / "task.json").rename(run / "best/task.json")
+    (run / "best/trained_with.json").write_text('{"flags": {"learning_rate": 2e-05}}')
+    page = page_of(run)
+    assert cells(page, "What the model was trained with") == [[["--learning_rate"], ["2e-05"]]]
+
+
+def test_other_ends_of_lines_in_texts_end_no_line(tmp_path):
+    run = tmp_path / "run"
+    write_run(run, SINGLE)
+    path = run / "eval_predictions.jsonl"
+    ends = "a\u2028b\u2029c\x85d"
+    path.write_text(path.read_text("utf-8").replace('"id": "0"', f'"id": "{ends}"'), "utf-8")
+    finding = {"check": "duplicates", "file": "dev.tsv", "line": 3, "label": "d", "alternative": "d",
+               "score": 0.97, "compared_with": "train.tsv:8", "text": ends}  # fmt: skip
+    (run / "review.jsonl").write_text(json.dumps(finding, ensure_ascii=False) + "\n", "utf-8")
+    [[*_, text]] = cells(page_of(run), "duplicates")
+    assert text == ["a", "b", "c", "d"]
+
+
 def test_what_cannot_be_reported(tmp_path):
     def message(**flags):
         with pytest.raises(UserError) as caught:

@@ -159,10 +159,13 @@ def test_a_rare_label_and_an_empty_group(tmp_path):
 
 def test_runs_are_compared_on_dev_data():
     flags = {"train_file": "a.tsv", "test_split": 0.1, "output_dir": "x", "bert_dir": "y"}
+    choosing = {"num_runs": 2, "learning_curve": ["10"], "calibrate": True, "reject_below": "10%"}
     with pytest.raises(UserError) as error:
-        run_classifier.Options(num_runs=2, calibrate=True, reject_below="10%", **flags)
-    for line, name in zip(str(error.value).splitlines(), ("num_runs", "calibrate", "reject_below")):
-        assert line.startswith(f"--{name} chooses by dev data: pass --eval_file or --eval_split")
+        run_classifier.Options(**choosing, **flags)
+    lines = str(error.value).splitlines()
+    assert len(lines) == len(choosing)
+    for line, name in zip(lines, choosing):
+        assert line.startswith(f"--{name} goes by dev data: pass --eval_file or --eval_split")
     assert run_classifier.Options(**flags).actions() == (True, True, True)
 
 

@@ -15,8 +15,9 @@ import tensorflow.compat.v1 as tf
 from conftest import ROOT, run_stage
 
 import bert_toolkit
-from bert_toolkit.commands import search
+from bert_toolkit.commands import check_learning, find_lr, search
 from bert_toolkit.errors import UserError
+from bert_toolkit.options import options_of
 from bert_toolkit.tasks import best_model
 from bert_toolkit.tasks.search import proposals, space, trials
 from bert_toolkit.tasks.search.record import COMPLETE, FAILED, PRUNED, RUNNING, Record, Trial
@@ -84,6 +85,8 @@ def test_without_a_space_the_papers_grid():
         (["optimizer=a..b"], "optimizer is no number; list its values"),
         (["learning_rate=1e-4..1e-5"], "expected the smaller number first"),
         (["learning_rate=0..1e-5:log"], "expected numbers above 0 with :log"),
+        (["learning_rate=1e-5..inf"], "--space=learning_rate=1e-5..inf: inf; expected finite numb"),
+        (["learning_rate=1e-5,inf"], "inf; expected finite numbers"),
         (["seed=1", "seed=2"], "--space=seed=...: given twice; put all values of it into one"),
     ],
 )
@@ -101,6 +104,7 @@ OPTIONS = {"train_file": "a.tsv", "eval_split": 0.1, "output_dir": "out", "bert_
         ({"eval_split": 0.0}, "nothing to choose by: pass --eval_file or --eval_split=0.1"),
         ({"num_runs": 3}, "--num_runs: seeds are searched as other options: --space=seed=1,2,3"),
         ({"method": "optuna"}, "--method=optuna: when to end. pass --num_trials or --max_hours"),
+        ({"checkpoint": "a/model.ckpt-1"}, "--checkpoint=a/model.ckpt-1: each trial has models"),
         ({"space": ["seed=1..3"]}, "--space=seed=...: a grid has no ranges; list values, or pass"),
         (
             {"space": ["gradient_accumulation_steps=1,5"]},
@@ -136,6 +140,11 @@ def test_the_command_line_that_repeats_a_trial_gives_its_options():
         "--seed=7",
         "--adam_bias_correction",
     }
+
+
+@pytest.mark.parametrize("module", [search, find_lr, check_learning])
+def test_learning_curve_is_no_option_of_these(module):
+    assert "learning_curve" not in options_of(module.Options)
 
 
 # --- The record ---
@@ -349,6 +358,16 @@ def test_a_score_that_is_no_number_fails_a_trial_alone(tmp_path, model_dir):
     assert not list(tmp_path.rglob("trial_*/*.index"))
 
 
+def test_values_that_do_not_go_together_fail_a_trial_alone(tmp_path, model_dir):
+    options = search.Options(**OPTIONS, method="optuna", num_trials=3)
+    values = {"train_batch_size": 16, "gradient_accumulation_steps": 5}
+    with pytest.raises(space.SettingError) as caught:
+        search.trial_options(options, Trial(1, values), goes_on=False)
+    record, _ = run_trials(tmp_path, model_dir, [caught.value, 0.5, 0.25])
+    assert states(record) == [(1, FAILED, None), (2, COMPLETE, 0.5), (3, COMPLETE, 0.25)]
+    assert "gradient_accumulation_steps=5: --train_batch_size=16 is no" in record.trials[0].problem
+
+
 def test_an_error_of_the_data_ends_the_search_and_its_trial_begins_anew(tmp_path, model_dir):
     with pytest.raises(UserError, match="no space"):
         run_trials(tmp_path, model_dir, [0.5, UserError("no space left"), 0.25])
@@ -386,6 +405,24 @@ def test_to_begin_anew_or_not_to_go_on(tmp_path, model_dir):
     trials.open_record(record_of(tmp_path / "out", []), resume=True, overwrite=True)
     left = {str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*")}
     assert left <= {"mine.txt", "best"}
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"trials": [{}]}'])
+def test_to_begin_anew_where_the_record_is_damaged(tmp_path, caplog, content):
+    (tmp_path / "search.json").write_text(content)
+    trials.open_record(record_of(tmp_path, []), resume=True, overwrite=True)
+    assert not (tmp_path / "search.json").exists()
+    assert "no record of a search; directories of trials are left" in caplog.text
+
+
+def test_a_model_of_no_search_in_the_directory_of_a_trial_stays(tmp_path, model_dir):
+    record = record_of(tmp_path / "out", [])
+    training = Training(record, model_dir, [0.5])
+    (tmp_path / "out").mkdir()
+    training(Trial(1, {}), False, None)
+    with pytest.raises(UserError, match="out/trial_1: a trained model is in it, which is of no"):
+        trials.open_record(record, resume=True, overwrite=False)
+    trials.open_record(record, resume=True, overwrite=True)
 
 
 # --- A search ---

@@ -1,6 +1,7 @@
 """Learning curve: the same training on more and more of the data."""
 
 import dataclasses
+import math
 import os
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -141,13 +142,16 @@ def read(directory: str) -> list[dict[str, Any]]:
     path = os.path.join(directory, TABLE)
     if not files.exists(path):
         return []
-    header, *lines = [line.split("\t") for line in files.read_text(path).splitlines()]
+    header, *lines = [line.split("\t") for line in files.read_text(path).split("\n")]
     try:
-        found = [{name: float(cell) for name, cell in zip(header, line) if cell} for line in lines]
-        main_metric(found)
+        rows = [dict(zip(header, line)) for line in lines if line != [""]]
+        found = [{name: float(cell) for name, cell in row.items() if cell} for row in rows]
+        points(found, main_metric(found))
         return found
-    except (ValueError, IndexError, StopIteration) as error:
-        raise UserError(f"{path}: {error}; expected the table that --learning_curve made") from None
+    except (ValueError, OverflowError, KeyError, IndexError, StopIteration) as error:
+        raise UserError(
+            f"{path}: {error or 'no metric'}; expected the table that --learning_curve made"
+        ) from None
 
 
 def main_metric(table: Sequence[Mapping[str, Any]]) -> str:
@@ -156,11 +160,14 @@ def main_metric(table: Sequence[Mapping[str, Any]]) -> str:
 
 
 def points(table: Sequence[Mapping[str, Any]], metric: str) -> list[Point]:
-    """Returns the mean of a metric, "eval_...", for each number of rows, the smallest first."""
+    """Returns the mean of a metric, "eval_...", for each number of rows, the smallest first.
+
+    What is not a number, of a run that diverged, does not count.
+    """
     found = []
     for rows in sorted({int(row["rows"]) for row in table}):
         of_rows = [row.get(metric, "") for row in table if row["rows"] == rows]
-        values = [float(value) for value in of_rows if value != ""]
+        values = [float(value) for value in of_rows if value != "" and math.isfinite(value)]
         if values:
             deviation = statistics.stdev(values) if len(values) > 1 else None
             found.append(Point(rows, len(values), statistics.mean(values), deviation))

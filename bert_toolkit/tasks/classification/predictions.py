@@ -142,7 +142,8 @@ def read_evaluated(path: str, problem: Problem) -> Evaluated:
     """
     text = files.read_text(path)
     try:
-        lines = [json.loads(line) for line in text.splitlines()]
+        # Texts and labels may have other ends of lines in them, U+2028 for one.
+        lines = [json.loads(line) for line in text.split("\n") if line]
         values = [problem.values(_label(problem, line["label"])) for line in lines]
         targets = np.array(values) if problem.kind == MULTI else np.array(values)[:, 0]
         return Evaluated(np.array([_numbers(problem, line) for line in lines]), targets)

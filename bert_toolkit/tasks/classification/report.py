@@ -394,6 +394,8 @@ def _learning_curve(run: Run) -> str:
         return ""
     metric = learning_curve.main_metric(run.curve)
     points = learning_curve.points(run.curve, metric)
+    if not points:
+        return ""
     errors = [one.deviation or 0.0 for one in points]
     of_points = [(float(one.rows), one.mean) for one in points]
     drawn = chart(

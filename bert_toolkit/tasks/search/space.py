@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import itertools
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Optional
@@ -21,6 +22,10 @@ LOG = ":log"
 
 # Option -> value: the setting of a trial.
 Values = dict[str, Any]
+
+
+class SettingError(UserError):
+    """The values of a trial do not go together; those of others may."""
 
 
 class Range(NamedTuple):
@@ -123,6 +128,8 @@ def _value(text: str, value: str, option: Option) -> Any:
         bounds = [f"at least {lower:g}"] if lower is not None else []
         bounds += [f"at most {upper:g}"] if upper is not None else []
         raise UserError(f"--space={text}: {value}; expected {' and '.join(bounds)}")
+    if isinstance(number, float) and not math.isfinite(number):
+        raise UserError(f"--space={text}: {value}; expected finite numbers")
     return number
 
 

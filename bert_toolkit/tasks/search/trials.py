@@ -28,7 +28,7 @@ from bert_toolkit.tasks.search.record import (
     Record,
     Trial,
 )
-from bert_toolkit.tasks.search.space import settings
+from bert_toolkit.tasks.search.space import SettingError, settings
 from bert_toolkit.tasks.start import BEST
 from bert_toolkit.training import output_dir
 
@@ -72,19 +72,33 @@ def open_record(record: Record, resume: bool, overwrite: bool) -> None:
             )
         done = sum(trial is not record.unfinished() for trial in record.trials)
         logging.info("going on with the search in %s: %d trials are done", directory, done)
-    elif any(tf.train.latest_checkpoint(os.path.join(directory, name)) for name in ("", BEST)):
-        raise UserError(
-            f"{directory}: a trained model is in it, which is of no search; expected an empty"
-            f" directory, or that of a search; {output_dir.to_begin_anew()}"
-        )
+    elif not overwrite:
+        _check_empty(directory)
+
+
+def _check_empty(directory: str) -> None:
+    """Refuses a directory of no search in which a model would be lost, also one in trial_1/."""
+    trials = tf.io.gfile.glob(os.path.join(glob.escape(directory), "trial_*"))
+    places = [directory, *sorted(trials)]
+    for place in (os.path.join(place, name) for place in places for name in ("", BEST)):
+        if tf.train.latest_checkpoint(place):
+            raise UserError(
+                f"{place.rstrip('/')}: a trained model is in it, which is of no search; expected"
+                f" an empty directory, or that of a search; {output_dir.to_begin_anew()}"
+            )
 
 
 def _remove_all(directory: str) -> None:
     """Removes an earlier search with its trials, or another training, from a directory."""
     path = os.path.join(directory, FILE)
     if files.exists(path):
-        for trial in json.loads(files.read_text(path)).get("trials", ()):
-            trial_directory = os.path.join(directory, f"trial_{trial['number']}")
+        try:
+            numbers = [int(one["number"]) for one in json.loads(files.read_text(path))["trials"]]
+        except (ValueError, TypeError, KeyError):
+            logging.warning("%s: no record of a search; directories of trials are left", path)
+            numbers = []
+        for number in numbers:
+            trial_directory = os.path.join(directory, f"trial_{number}")
             if files.exists(trial_directory):
                 tf.io.gfile.rmtree(trial_directory)
     for name in (FILE, TABLE, JOURNAL):
@@ -218,4 +232,4 @@ class Trials:
 def _is_of_its_setting(error: UserError) -> bool:
     """Whether an error comes of a trial's setting, so that others may do."""
     is_nan = isinstance(error.__cause__, tf.train.NanLossDuringTrainingError)
-    return is_nan or str(error).startswith("out of memory")
+    return is_nan or isinstance(error, SettingError) or str(error).startswith("out of memory")
