@@ -145,7 +145,7 @@ def main():
     parser.add_argument("--seeds", default="1,2,3")
     parser.add_argument("--rows", type=int, default=640)
     parser.add_argument("--epochs", type=float, default=3.0)
-    parser.add_argument("--learning_rate", type=float, default=1e-4)
+    parser.add_argument("--learning_rate", type=float, default=5e-5)
     parser.add_argument("--time", action="store_true")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as work:
