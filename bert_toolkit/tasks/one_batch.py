@@ -12,11 +12,9 @@ import tensorflow.compat.v1 as tf
 
 import optimization
 from bert_toolkit.checkpoints import checkpoint_files
-from bert_toolkit.options import CheckpointOptions
-from bert_toolkit.tasks import encoded
+from bert_toolkit.tasks import encoded, short_training
 from bert_toolkit.tasks.base import Task
-from bert_toolkit.training import input_pipeline, model_functions, trainer
-from bert_toolkit.training.training_step import Training
+from bert_toolkit.training import input_pipeline
 from modeling import BertConfig
 from tokenization import FullTokenizer
 
@@ -90,39 +88,24 @@ def learn(
             shown=options.show_examples,
         )
         network = task.network(model.without_dropout(), options.compute())
-        training = Training.of_finetuning(options, steps, len(examples))
-        settings = dataclasses.replace(
-            training.settings,
-            schedule="constant",
-            bias_correction=True,
-            unfreeze_steps=0,
-            ema_decay=0.0,
+        training = short_training.settings(
+            options, steps, len(examples), schedule="constant", bias_correction=True
         )
-        training = dataclasses.replace(training, num_warmup_steps=0, settings=settings, parts=1)
-        model_dir = f"{directory}/model"
-        estimator = trainer.make_estimator(
-            model_functions.make(network, model_dir, init_checkpoint, False, training),
-            trainer.run_config(model_dir, options, NoCheckpoints()),
-            trainer.BatchSizes(),
-            use_tpu=False,
-        )
+        training = dataclasses.replace(training, parts=1)
         reading = input_pipeline.Reading(repeat=True, static_shapes=options.static_shapes)
         batch = input_pipeline.RecordInput([split.path], task.schema(), reading)
-        watch = _Watch(_rows_of_embeddings(task, examples), settings.frozen, enough)
-        size = {"batch_size": len(examples)}
-        is_nan = False
-        try:
-            estimator.train(lambda: batch(size), [watch], max_steps=steps)
-        except tf.train.NanLossDuringTrainingError:
-            is_nan = True
+        watch = _Watch(_rows_of_embeddings(task, examples), training.settings.frozen, enough)
+        is_nan = short_training.run(
+            network,
+            init_checkpoint,
+            training,
+            options,
+            batch,
+            len(examples),
+            watch,
+            f"{directory}/model",
+        )
         return Trial(watch.losses, watch.medians(), is_nan)
-
-
-class NoCheckpoints(CheckpointOptions):
-    """Lets an Estimator write none, not even at the end."""
-
-    def run_config(self) -> dict[str, Any]:
-        return {"save_checkpoints_steps": None}
 
 
 def _rows_of_embeddings(task: Task, examples: Sequence[Any]) -> dict[str, np.ndarray]:

@@ -14,10 +14,9 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 
 from bert_toolkit.checkpoints import checkpoint_files, model_directory
-from bert_toolkit.tasks import encoded
+from bert_toolkit.tasks import encoded, short_training
 from bert_toolkit.tasks.base import Task
-from bert_toolkit.tasks.one_batch import NoCheckpoints
-from bert_toolkit.training import input_pipeline, model_functions, trainer
+from bert_toolkit.training import input_pipeline
 from bert_toolkit.training.training_step import Training
 
 # Losses are smoothed over so many of all steps on both sides.
@@ -127,20 +126,11 @@ def run(
             copies=task.copies(),
             shown=options.show_examples,
         )
-        usual = Training.of_finetuning(options, steps, len(split.owners))
-        settings = dataclasses.replace(usual.settings, unfreeze_steps=0, ema_decay=0.0)
-        usual = dataclasses.replace(usual, num_warmup_steps=0, settings=settings)
+        usual = short_training.settings(options, steps, len(split.owners))
         fields = {field.name: getattr(usual, field.name) for field in dataclasses.fields(usual)}
         fields["learning_rate"] = highest_rate
         training = RisingRate(**fields, lowest_rate=lowest_rate)
         network = task.network(model.config_with(options.dropout()), options.compute())
-        model_dir = f"{directory}/model"
-        estimator = trainer.make_estimator(
-            model_functions.make(network, model_dir, init_checkpoint, False, training),
-            trainer.run_config(model_dir, options, NoCheckpoints()),
-            trainer.BatchSizes(),
-            use_tpu=False,
-        )
         reading = input_pipeline.Reading(
             repeat=True,
             shuffle_buffer=len(split.owners),
@@ -148,16 +138,21 @@ def run(
             static_shapes=options.static_shapes,
         )
         data = input_pipeline.RecordInput([split.path], task.schema(), reading)
-        size = {"batch_size": options.train_batch_size}
         watch = _Watch()
-        try:
-            estimator.train(lambda: data(size), [watch], max_steps=steps)
-        except tf.train.NanLossDuringTrainingError:
-            watch.has_diverged = True
+        is_nan = short_training.run(
+            network,
+            init_checkpoint,
+            training,
+            options,
+            data,
+            options.train_batch_size,
+            watch,
+            f"{directory}/model",
+        )
     losses = np.array(watch.losses)
     rates = training.rates()[: len(losses)]
     smoothed = smooth(watch.losses, SMOOTHING * steps)
-    return Curve(rates, losses, smoothed, watch.has_diverged)
+    return Curve(rates, losses, smoothed, watch.has_diverged or is_nan)
 
 
 class _Watch(tf.train.SessionRunHook):
