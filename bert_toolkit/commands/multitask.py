@@ -334,11 +334,7 @@ def run(options: Options) -> dict[str, Any]:
     Raises:
       UserError: an input cannot be used.
     """
-    if cluster.size() > 1:
-        raise UserError(
-            "TF_CONFIG: its cluster has several hosts, but bert multitask trains on one; run it"
-            " without TF_CONFIG"
-        )
+    cluster.check_alone("bert multitask")
     return start.run(options, run_once)
 
 

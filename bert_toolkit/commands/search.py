@@ -33,7 +33,7 @@ from absl import logging
 import run_classifier
 from bert_toolkit import cli
 from bert_toolkit.errors import UserError
-from bert_toolkit.io import files
+from bert_toolkit.io import files, metrics_files
 from bert_toolkit.options import CheckpointOptions, Option, groups_of, option, options_of
 from bert_toolkit.tasks import start
 from bert_toolkit.tasks.search.space import (
@@ -143,11 +143,7 @@ def run(options: Options) -> dict[str, Any]:
     points = list(grid(dimensions)) if options.method == GRID else []
     for values in points:
         _plain(options, values)  # their conflicts are told before hours of training
-    if cluster.size() > 1:
-        raise UserError(
-            "TF_CONFIG: its cluster has several hosts, but bert search trains on one; run it"
-            " without TF_CONFIG"
-        )
+    cluster.check_alone("bert search")
     options = start.resolve(options)
     from bert_toolkit.tasks.best_model import LOWER_IS_BETTER
     from bert_toolkit.tasks.search import proposals, trials
@@ -177,7 +173,7 @@ def run(options: Options) -> dict[str, Any]:
     metrics = use_best(options, best.values)
     ranked = record.ranked(record.metric in LOWER_IS_BETTER)
     told = [
-        *_aligned(record.rows(ranked[:SHOWN])),
+        *metrics_files.aligned(record.rows(ranked[:SHOWN])),
         "",
         f"The best again, {best.name} of {len(record.trials)}:",
         f"  {repeat(options, best.values)}",
@@ -288,13 +284,6 @@ def repeat(options: Options, values: Mapping[str, Any]) -> str:
         text = ",".join(map(str, value)) if one.type is list else spelled(value)
         words.append(f"--{one.name}={shlex.quote(text)}")
     return " ".join(words)
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows
-    ]
 
 
 def entry() -> None:

@@ -119,6 +119,15 @@ def size() -> int:
     return len(read().hosts)
 
 
+def check_alone(command: str) -> None:
+    """Raises a UserError on several hosts, for a command that trains on one."""
+    if size() > 1:
+        raise UserError(
+            f"TF_CONFIG: its cluster has several hosts, but {command} trains on one; run it"
+            " without TF_CONFIG"
+        )
+
+
 def conflicts(options: Any) -> list[str]:
     """Returns a sentence for each option of a training that is not for several hosts."""
     if size() < 2:
