@@ -16,7 +16,7 @@ import json
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Callable, NamedTuple, Optional, Union
+from typing import Any, Callable, NamedTuple, Optional, Union
 
 import numpy as np
 import six
@@ -29,6 +29,9 @@ UNKNOWN, CLASSIFY, SEPARATE, MASK, PAD = "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[
 # piece worth remembering: longer ones hardly ever come again.
 MAX_REMEMBERED_PIECES = 500_000
 MAX_REMEMBERED_LENGTH = 64
+
+# Characters of the beginning of a text by which vocabulary entries are looked up.
+HEAD_LENGTH = 3
 
 # Characters of the longest word that is cut into pieces, as published; a longer one is [UNK].
 LONGEST_WORD = 200
@@ -169,6 +172,25 @@ def garbage_collection_paused() -> Iterator[None]:
             gc.enable()
 
 
+class _Remembered(dict):
+    """Text -> what a function makes of it, computed when it is first asked for.
+
+    Long texts are computed anew each time. When there are too many, all are forgotten.
+    """
+
+    def __init__(self, compute: Callable[[str], Any]):
+        super().__init__()
+        self._compute = compute
+
+    def __missing__(self, text: str) -> Any:
+        found = self._compute(text)
+        if len(text) <= MAX_REMEMBERED_LENGTH:
+            if len(self) >= MAX_REMEMBERED_PIECES:
+                self.clear()
+            self[text] = found
+        return found
+
+
 class AddedToken(NamedTuple):
     """A token that is whole wherever it stands in text, as those added to a Hugging Face model.
 
@@ -241,10 +263,10 @@ class FullTokenizer:
             vocab=pieces, max_input_chars_per_word=max_input_chars_per_word
         )
         self._cut = self.basic_tokenizer.cut
-        self._ids_of_piece: dict[str, list[int]] = {}
-        self._ids_of_word: dict[str, list[int]] = {}
-        self._packed_ids_of_piece: dict[str, bytes] = {}  # int32, for encode_ragged
-        self._placed_tokens_of_piece: dict[str, tuple[list[str], list[tuple[int, int]]]] = {}
+        self._ids_of_word = _Remembered(self._encode_word)
+        self._ids_of_piece = _Remembered(self._encode_piece)
+        self._packed_ids_of_piece = _Remembered(self._pack_piece)  # for encode_ragged
+        self._placed_tokens_of_piece = _Remembered(self._placed_tokens)
 
     def _check_has(self, tokens: Iterable[str], vocab_file: str) -> None:
         missing = [token for token in tokens if token not in self.vocab]
@@ -265,25 +287,9 @@ class FullTokenizer:
         Text is cut into pieces that the rules treat each on its own, and each is looked up.
         """
         text = text if isinstance(text, str) else convert_to_unicode(text)
-        pieces = self._cut(text)
-        try:
-            return list(itertools.chain.from_iterable(map(self._ids_of_piece.__getitem__, pieces)))
-        except KeyError:  # some piece is new
-            return self._encode_and_remember(pieces)
-
-    def _encode_and_remember(self, pieces: list[str]) -> list[int]:
-        remembered = self._ids_of_piece
-        for piece in pieces:
-            if piece not in remembered:
-                remembered[piece] = self._encode_piece(piece)
-        ids = [number for piece in pieces for number in remembered[piece]]
-        for piece in pieces:
-            if len(piece) > MAX_REMEMBERED_LENGTH:
-                remembered.pop(piece, None)
-        for memory in (remembered, self._ids_of_word):
-            if len(memory) > MAX_REMEMBERED_PIECES:
-                memory.clear()
-        return ids
+        return list(
+            itertools.chain.from_iterable(map(self._ids_of_piece.__getitem__, self._cut(text)))
+        )
 
     def encode_batch(self, texts: Iterable[Union[str, bytes]]) -> list[list[int]]:
         """Returns the ids of every text."""
@@ -297,43 +303,27 @@ class FullTokenizer:
           int32 [T], the ids of one text after the other; int64 [N + 1], where the texts begin and
           end: those of text n are ids[splits[n] : splits[n + 1]].
         """
-        rows = []
         packed = self._packed_ids_of_piece
-        for text in texts:
-            pieces = self._cut(text if isinstance(text, str) else convert_to_unicode(text))
-            try:
-                rows.append(b"".join(map(packed.__getitem__, pieces)))
-            except KeyError:  # some piece is new
-                rows.append(self._pack_and_remember(pieces))
+        rows = [
+            b"".join(map(packed.__getitem__, self._cut(convert_to_unicode(text)))) for text in texts
+        ]
         ends = np.cumsum([0, *map(len, rows)], dtype=np.int64)
         return np.frombuffer(b"".join(rows), np.int32), ends // np.dtype(np.int32).itemsize
 
-    def _pack_and_remember(self, pieces: list[str]) -> bytes:
-        packed = self._packed_ids_of_piece
-        found = []
-        for piece in pieces:
-            data = packed.get(piece)
-            if data is None:
-                data = np.array(self._encode_and_remember([piece]), np.int32).tobytes()
-                if len(piece) <= MAX_REMEMBERED_LENGTH:
-                    packed[piece] = data
-            found.append(data)
-        if len(packed) > MAX_REMEMBERED_PIECES:
-            packed.clear()
-        return b"".join(found)
+    def _pack_piece(self, piece: str) -> bytes:
+        return np.array(self._ids_of_piece[piece], np.int32).tobytes()
 
     def _encode_piece(self, piece: str) -> list[int]:
         whole = self.basic_tokenizer.whole_token(piece)
         if whole is not None:
             return [self.vocab[whole]]
-        ids: list[int] = []
-        for word in self.basic_tokenizer.words(piece):
-            known = self._ids_of_word.get(word)
-            if known is None:
-                tokens = self.wordpiece_tokenizer.tokenize(word)
-                known = self._ids_of_word[word] = [self.vocab[token] for token in tokens]
-            ids += known
-        return ids
+        words = self.basic_tokenizer.words(piece)
+        if len(words) == 1:
+            return self._ids_of_word[words[0]]
+        return [number for word in words for number in self._ids_of_word[word]]
+
+    def _encode_word(self, word: str) -> list[int]:
+        return [self.vocab[token] for token in self.wordpiece_tokenizer.cut(word)]
 
     def tokenize_with_offsets(
         self, text: Union[str, bytes]
@@ -349,18 +339,11 @@ class FullTokenizer:
             return self._placed_tokens(text)  # white space does not divide it
         tokens: list[str] = []
         offsets: list[tuple[int, int]] = []
-        remembered = self._placed_tokens_of_piece
         for match in _BETWEEN_SPACES.finditer(text):
-            piece, start = match.group(), match.start()
-            found = remembered.get(piece)
-            if found is None:
-                found = self._placed_tokens(piece)
-                if len(piece) <= MAX_REMEMBERED_LENGTH:
-                    remembered[piece] = found
-            tokens += found[0]
-            offsets += [(start + begin, start + end) for begin, end in found[1]]
-        if len(remembered) > MAX_REMEMBERED_PIECES:
-            remembered.clear()
+            start = match.start()
+            names, places = self._placed_tokens_of_piece[match.group()]
+            tokens += names
+            offsets += [(start + begin, start + end) for begin, end in places]
         return tokens, offsets
 
     def _placed_tokens(self, text: str) -> tuple[list[str], list[tuple[int, int]]]:
@@ -369,7 +352,7 @@ class FullTokenizer:
         offsets: list[tuple[int, int]] = []
         for word, places in self.basic_tokenizer.words_with_places(text):
             kept = word in self.basic_tokenizer.whole_tokens
-            pieces = [word] if kept else self.wordpiece_tokenizer.tokenize(word)
+            pieces = [word] if kept else self.wordpiece_tokenizer.cut(word)
             tokens += pieces
             if len(pieces) == 1:
                 offsets.append((places[0], places[-1] + 1))
@@ -528,6 +511,8 @@ class BasicTokenizer:
     def words(self, piece: str) -> list[str]:
         """Returns the words and punctuation marks of one piece that `cut` made."""
         if piece.isascii() and piece.isprintable():
+            if piece.isalnum():
+                return [piece.lower() if self.do_lower_case else piece]
             return _ASCII_WORDS.findall(piece.lower() if self.do_lower_case else piece)
         if not piece.isprintable() or "\ufffd" in piece:
             piece = piece.translate(self._cleaned)
@@ -620,27 +605,30 @@ class WordpieceTokenizer:
         """
         tokens: list[str] = []
         for word in whitespace_tokenize(convert_to_unicode(text)):
-            tokens += self._pieces(word) or [self.unk_token]
+            tokens += self.cut(word)
         return tokens
 
-    def _pieces(self, word: str) -> list[str]:
-        """Returns the pieces of one word, or [] if the vocabulary does not cover it."""
+    def cut(self, word: str) -> list[str]:
+        """Returns the pieces of one word, which has no white space in it."""
         if len(word) > self.max_input_chars_per_word:
-            return []
+            return [self.unk_token]
         if word in self.vocab:
             return [word]
         pieces = []
         start = 0
+        entries = self._at_start
         while start < len(word):
-            entries = self._inside if start else self._at_start
-            for length in entries.lengths.get(word[start : start + 3], (2, 1)):
-                token = entries.tokens.get(word[start : start + length])
-                if token:
+            token, longer = entries.heads[word[start : start + HEAD_LENGTH]]
+            for length in longer:
+                found = entries.tokens.get(word[start : start + length])
+                if found:
+                    token = found
                     break
-            else:
-                return []
+            if not token:
+                return [self.unk_token]
             pieces.append(token)
             start += len(token) - 2 if start else len(token)
+            entries = self._inside
         return pieces
 
 
@@ -649,16 +637,25 @@ class _Entries:
 
     Attributes:
       tokens: text -> the token that stands for it.
-      lengths: the first three characters of longer entries -> the lengths to try, longest first.
+      heads: the first HEAD_LENGTH characters of a text -> the longest token that they begin with
+        ("" for none), and the lengths of longer ones that may fit the text, longest first.
     """
 
     def __init__(self, tokens: dict[str, str]):
         self.tokens = tokens
-        found: dict[str, set[int]] = collections.defaultdict(lambda: {1, 2})
+        self.heads = _Remembered(self._look_up)
+        lengths: dict[str, set[int]] = collections.defaultdict(set)
         for text in tokens:
-            if len(text) > 2:
-                found[text[:3]].add(len(text))
-        self.lengths = {head: sorted(lengths, reverse=True) for head, lengths in found.items()}
+            if len(text) > HEAD_LENGTH:
+                lengths[text[:HEAD_LENGTH]].add(len(text))
+        self._longer = {head: sorted(found, reverse=True) for head, found in lengths.items()}
+
+    def _look_up(self, head: str) -> tuple[str, Sequence[int]]:
+        token = ""
+        for length in range(len(head), 0, -1):
+            if token := self.tokens.get(head[:length], ""):
+                break
+        return token, self._longer.get(head, ())
 
 
 class _CharTable(dict):
