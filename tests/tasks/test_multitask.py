@@ -201,24 +201,21 @@ def test_a_run_that_is_cut_off_ends_with_the_weights_of_one_that_is_not(
 
 @pytest.mark.slow
 def test_the_same_data_as_two_tasks_gives_what_one_gives(tmp_path, model_dir):
-    task = {
-        "kind": "classify",
-        "train_file": str(ROOT / "sample_data" / "reviews.csv"),
-        "eval_split": 0.2,
-        "max_seq_length": 32,
-    }
-    flags = {"learning_rate": 2e-3, "train_batch_size": 16}
-    both = [{"name": "first", **task}, {"name": "second", **task}]
-    accuracies = [], []
-    for seed in range(3):
-        one = options(tmp_path, [{"name": "a", **task}], model_dir, f"one{seed}", **flags,
-                      num_train_epochs=20.0, seed=seed)  # fmt: skip
-        accuracies[0].append(command.run(one)["eval_mean"])
-        # The same number of steps.
-        two = options(tmp_path, both, model_dir, f"two{seed}", **flags, num_train_epochs=10.0, seed=seed)  # fmt: skip
-        accuracies[1].append(command.run(two)["eval_mean"])
-    # The standard error of one of these means is some 0.04.
-    assert np.mean(accuracies[1]) == pytest.approx(np.mean(accuracies[0]), abs=0.12)
+    words = "mercy sorrow light blood gold fire wine stone".split()
+    rows = [f"the {word} of the house {n}\t{label // 4}" for n in range(4)
+            for label, word in enumerate(words)]  # fmt: skip
+    (tmp_path / "train.tsv").write_text("\n".join(["sentence\tlabel", *rows[:24]]) + "\n")
+    (tmp_path / "dev.tsv").write_text("\n".join(["sentence\tlabel", *rows[24:]]) + "\n")
+    task = {**listed(tmp_path)[0]}
+    flags = {"learning_rate": 2e-3, "train_batch_size": 8}
+    both = [{**task, "name": "first"}, {**task, "name": "second"}]
+    one = command.run(options(tmp_path, [task], model_dir, "one", **flags, num_train_epochs=20.0))
+    # The same number of steps.
+    two = command.run(options(tmp_path, both, model_dir, "two", **flags, num_train_epochs=10.0))
+    ends = [(tmp_path / out / "model.ckpt-60.index").exists() for out in ("one", "two")]
+    assert all(ends)
+    assert one["reviews/eval_accuracy"] == 1.0
+    assert two["first/eval_accuracy"] == two["second/eval_accuracy"] == 1.0
 
 
 # --- What is kept, and what can be done with it ---
