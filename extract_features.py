@@ -259,16 +259,8 @@ def run(options: Options) -> int:
     if options.projector == VOCABULARY:
         return project_vocabulary(options)
     check_files(options)
-    from bert_toolkit.checkpoints import (
-        checkpoint_files,
-        constants,
-        model_directory,
-        restore,
-        training_notes,
-    )
-    from bert_toolkit.features import vectors
-    from bert_toolkit.training import model_functions, precision
-    from bert_toolkit.training.trainer import BatchSizes, Trainer
+    from bert_toolkit.checkpoints import checkpoint_files, model_directory, training_notes
+    from bert_toolkit.training import precision
 
     options = precision.resolve(options)
     model = model_directory.find(options)
@@ -279,17 +271,30 @@ def run(options: Options) -> int:
         raise UserError(
             "--projector_dir: a token is one point; pass --combine=mean, or one layer: --layers=-1"
         )
-    tokenizer = model.tokenizer()
     vocabulary = training_notes.Vocabulary.of(model.vocab_file or "")
     training_notes.check_vocabulary(model.init_checkpoint or "", vocabulary)
-    layout = make_layout(options, layers)
-    sink = Sinks(options, layout, made_from(options, model))
-    line_input = lines.LineInput(
+    sink = Sinks(options, make_layout(options, layers), made_from(options, model))
+    line_input = make_line_input(options, model, layers, sink.lines_done)
+    line_count = count_lines(options.input_file)
+    with checkpoint_files.as_tensorflow(model.init_checkpoint) as init_checkpoint:
+        trainer = make_trainer(options, model.config, layers, init_checkpoint, line_count)
+        finish = lines.Finish(options.pooling, options.normalize, options.word_vector)
+        found = lines.in_order(trainer.predict(line_input), line_input, finish)
+        count = write(found, line_input, sink, line_count)
+    line_input.warn()
+    return count
+
+
+def make_line_input(
+    options: Options, model: Any, layers: list[Layer], lines_done: int
+) -> lines.LineInput:
+    """Returns the lines to encode: the queries first, then those after `lines_done`."""
+    return lines.LineInput(
         options.input_file,
         itertools.chain(
-            read_queries(options.queries_file), read_sources(options.input_file, sink.lines_done)
+            read_queries(options.queries_file), read_sources(options.input_file, lines_done)
         ),
-        tokenizer,
+        model.tokenizer(),
         lines.Encoding(
             options.max_seq_length,
             options.doc_stride,
@@ -300,34 +305,38 @@ def run(options: Options) -> int:
         static_shapes=options.static_shapes,
         shown=options.show_examples,
     )
-    line_count = count_lines(options.input_file)
-    with checkpoint_files.as_tensorflow(model.init_checkpoint) as init_checkpoint:
-        compute = dataclasses.replace(
-            options.compute(), one_hot_embeddings=options.use_one_hot_embeddings
-        )
+
+
+def make_trainer(
+    options: Options,
+    config: Any,
+    layers: list[Layer],
+    init_checkpoint: Any,
+    line_count: Optional[int],
+) -> Any:
+    """Returns the Trainer that predicts what is asked for of each line."""
+    from bert_toolkit.checkpoints import constants, restore
+    from bert_toolkit.features import vectors
+    from bert_toolkit.training import model_functions
+    from bert_toolkit.training.trainer import BatchSizes, Trainer
+
+    compute = dataclasses.replace(
+        options.compute(), one_hot_embeddings=options.use_one_hot_embeddings
+    )
+    if options.attention:
+        network = vectors.attention_network(config, layers, compute)
+    else:
         made_of = vectors.Vectors(options.combine, options.pooling)
-        if options.attention:
-            network = vectors.attention_network(model.config, layers, compute)
-        else:
-            network = vectors.network(model.config, layers, compute, made_of)
-        trainer = Trainer(
-            model_functions.make(
-                network,
-                None,
-                init_checkpoint,
-                options.use_tpu,
-                if_untrained=restore.ANOTHER_CHECKPOINT,
-                constant_kernels=constants.precision(options, line_count),
-            ),
-            None,
-            options,
-            BatchSizes(predict=options.batch_size),
-        )
-        finish = lines.Finish(options.pooling, options.normalize, options.word_vector)
-        found = lines.in_order(trainer.predict(line_input), line_input, finish)
-        count = write(found, line_input, sink, line_count)
-    line_input.warn()
-    return count
+        network = vectors.network(config, layers, compute, made_of)
+    model_fn = model_functions.make(
+        network,
+        None,
+        init_checkpoint,
+        options.use_tpu,
+        if_untrained=restore.ANOTHER_CHECKPOINT,
+        constant_kernels=constants.precision(options, line_count),
+    )
+    return Trainer(model_fn, None, options, BatchSizes(predict=options.batch_size))
 
 
 def project_vocabulary(options: Options) -> int:

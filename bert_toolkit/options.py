@@ -81,6 +81,15 @@ def option(
     return dataclasses.field(default=default, metadata={"declared": declared})
 
 
+def spelled(value: Any) -> str:
+    """Returns the value of an option as it stands on a command line: true, 5e-05, 3, a,b, none."""
+    if isinstance(value, (list, tuple)):
+        return ",".join(map(str, value))
+    if isinstance(value, bool) or value is None:
+        return str(value).lower()
+    return str(value).removesuffix(".0") if isinstance(value, float) else str(value)
+
+
 def options_of(options_class: type) -> dict[str, Option]:
     """Returns the options of a class by name, those of its bases included."""
     types = typing.get_type_hints(options_class)

@@ -14,6 +14,7 @@ from typing import Any, Optional
 
 from bert_toolkit.errors import UserError
 from bert_toolkit.io import files, tfrecord
+from bert_toolkit.options import spelled
 from tokenization import load_vocab
 
 FILE = "trained_with.json"
@@ -251,20 +252,11 @@ def differences(directory: str, note: Mapping[str, Any]) -> list[str]:
     for name, value in note["flags"].items():
         earlier = flags.get(name, value)  # the version that trained there may not have had it
         if earlier != value:
-            found.append(f"with --{name}={_spelled(earlier)} (now {_spelled(value)})")
+            found.append(f"with --{name}={spelled(earlier)} (now {spelled(value)})")
     start, now = before.get("init_checkpoint"), note["init_checkpoint"]
     if start != now and not (now and _is_in(now, directory)):
         found.append(f"from {start or 'random weights'} (now {now or 'random weights'})")
     return found
-
-
-def _spelled(value: Any) -> str:
-    """Returns a flag's value as it is written on a command line."""
-    if isinstance(value, list):
-        return ",".join(map(str, value))
-    if isinstance(value, bool):
-        return str(value).lower()
-    return "none" if value is None else str(value)
 
 
 def _is_in(path: str, directory: str) -> bool:

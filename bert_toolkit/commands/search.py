@@ -34,7 +34,7 @@ import run_classifier
 from bert_toolkit import cli
 from bert_toolkit.errors import UserError
 from bert_toolkit.io import files, metrics_files
-from bert_toolkit.options import CheckpointOptions, Option, groups_of, option, options_of
+from bert_toolkit.options import CheckpointOptions, Option, groups_of, option, options_of, spelled
 from bert_toolkit.tasks import start
 from bert_toolkit.tasks.search.space import (
     PAPERS_GRID,
@@ -43,7 +43,6 @@ from bert_toolkit.tasks.search.space import (
     grid,
     parse,
     settings,
-    spelled,
 )
 from bert_toolkit.training import cluster
 
@@ -281,8 +280,7 @@ def repeat(options: Options, values: Mapping[str, Any]) -> str:
         if one.type is bool:
             words.append(f"--{one.name}" if value else f"--no{one.name}")
             continue
-        text = ",".join(map(str, value)) if one.type is list else spelled(value)
-        words.append(f"--{one.name}={shlex.quote(text)}")
+        words.append(f"--{one.name}={shlex.quote(spelled(value))}")
     return " ".join(words)
 
 

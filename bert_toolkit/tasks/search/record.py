@@ -8,7 +8,8 @@ from typing import Any, Optional
 
 from bert_toolkit.errors import UserError
 from bert_toolkit.io import files
-from bert_toolkit.tasks.search.space import Values, spelled
+from bert_toolkit.options import spelled
+from bert_toolkit.tasks.search.space import Values
 
 FILE, TABLE = "search.json", "trials.tsv"
 
@@ -88,8 +89,8 @@ class Record:
         for name, value in self.fixed.items():
             if fixed.get(name) != value:
                 raise UserError(
-                    f"{self.path}: the trials there had --{name}={_flag_value(fixed.get(name))},"
-                    f" now {_flag_value(value)}; {advice}"
+                    f"{self.path}: the trials there had --{name}={spelled(fixed.get(name))},"
+                    f" now {spelled(value)}; {advice}"
                 )
         self.trials, self.metric = trials, metric
         return True
@@ -133,9 +134,3 @@ class Record:
         scored = [trial for trial in self.trials if trial.state == COMPLETE]
         sign = 1 if lower_is_better else -1
         return sorted(scored, key=lambda trial: sign * (trial.score or 0.0))
-
-
-def _flag_value(value: Any) -> str:
-    if value is None:
-        return "none"
-    return ",".join(map(str, value)) if isinstance(value, list) else spelled(value)

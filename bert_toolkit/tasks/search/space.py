@@ -4,12 +4,11 @@ import dataclasses
 import difflib
 import itertools
 import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Optional
 
 from bert_toolkit.errors import UserError
-from bert_toolkit.options import Option
+from bert_toolkit.options import Option, spelled
 
 # The grid of the BERT paper (Devlin et al., 2019, https://arxiv.org/abs/1810.04805, appendix A.3).
 PAPERS_GRID = (
@@ -138,13 +137,6 @@ def grid(dimensions: Sequence[Dimension]) -> Iterable[Values]:
     names = [dimension.name for dimension in dimensions]
     for values in itertools.product(*(dimension.values for dimension in dimensions)):
         yield dict(zip(names, values))
-
-
-def spelled(value: Any) -> str:
-    """Returns a value as it stands on a command line: true, 5e-05, 1000000."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    return re.sub(r"\.0$", "", str(value))
 
 
 def settings(values: Mapping[str, Any]) -> str:
