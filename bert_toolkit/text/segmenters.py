@@ -13,8 +13,8 @@ SEGMENTERS = ("jieba",)
 def load(name: str) -> Callable[[str], Sequence[str]]:
     """Returns the function that cuts a text into words, which joined are the text again.
 
-    "jieba" is the algorithm and the dictionary of that package, from the package rjieba: in a tenth
-    of the time, and without importing pkg_resources, which setuptools no longer has.
+    "jieba" is the algorithm and the dictionary of that package, as rjieba has them
+    (docs/decisions.md).
 
     Args:
       name: one of SEGMENTERS.
