@@ -5,14 +5,14 @@
 #
 # TEXT has a sentence a line and a blank line between documents, which are best longer than 512
 # tokens. Settings in the environment, with what they are unless given:
-#   STEPS=2000         training steps of both lengths together
-#   BATCH_SIZE=32      sequences in a batch, of either length
+#   STEPS=3000         training steps of both lengths together
+#   BATCH_SIZE=16      sequences in a batch, of either length
 #   VOCAB_SIZE=4000    entries of the vocabulary
 set -euo pipefail
 text=${1:?a file with a sentence a line, a blank line between documents}
 out=${2:?a directory to write to}
-steps=${STEPS:-2000}
-batch_size=${BATCH_SIZE:-32}
+steps=${STEPS:-3000}
+batch_size=${BATCH_SIZE:-16}
 vocab_size=${VOCAB_SIZE:-4000}
 mkdir -p "$out"
 
@@ -26,10 +26,10 @@ bert build-vocab --input_file="$out/train.txt" --heldout_file="$out/heldout.txt"
 cat > "$out/bert_config.json" <<END
 {
   "vocab_size": $(($(wc -l < "$out/vocab.txt"))),
-  "hidden_size": 128,
+  "hidden_size": 64,
   "num_hidden_layers": 2,
   "num_attention_heads": 2,
-  "intermediate_size": 512,
+  "intermediate_size": 256,
   "hidden_act": "gelu",
   "hidden_dropout_prob": 0.1,
   "attention_probs_dropout_prob": 0.1,
@@ -52,7 +52,7 @@ pretrain() { # LENGTH STEPS_IN_ALL WARMUP_STEPS
   bert pretrain --input_file="$out/train.$1.tfrecord" --eval_file="$out/heldout.$1.tfrecord" \
     --bert_config_file="$out/bert_config.json" --vocab_file="$out/vocab.txt" \
     --output_dir="$out/model" --do_train --do_eval --train_batch_size="$batch_size" \
-    --num_train_steps="$2" --num_warmup_steps="$3" --learning_rate=1e-3
+    --num_train_steps="$2" --num_warmup_steps="$3" --learning_rate=3e-3
 }
 
 echo "== 4. 90 % of the steps at 128, and how that model does at 512"
