@@ -28,7 +28,7 @@ from bert_toolkit.io.progress import duration, size
 from bert_toolkit.options import RuleOptions, TokenizerOptions, check, option
 from bert_toolkit.pretraining import corpus, forecast, masking, shard_runs, shards
 from bert_toolkit.pretraining.shards import Recipe, Shard, Summary
-from bert_toolkit.text import shown, tokenizer_rules
+from bert_toolkit.text import segmenters, shown, tokenizer_rules
 from tokenization import load_vocab
 
 PUBLISHED_MASKED_LM_PROB = 0.15
@@ -59,6 +59,12 @@ class Options(TokenizerOptions):
         None,
         "What separates words in text that was segmented into words, such as Chinese: ' ' or a"
         " mark. All tokens of a word are then masked together.",
+    )
+    segmenter: Optional[str] = option(
+        None,
+        "Find the words of Chinese text, so that all characters of a word are masked together; the"
+        " tokens stay the same. Needs the [zh] extra.",
+        choices=segmenters.SEGMENTERS,
     )
     max_seq_length: int = option(
         128, "Longest sequence in tokens, [CLS] and [SEP] included.", lower=5
@@ -148,7 +154,7 @@ class Options(TokenizerOptions):
 
     GROUPS: ClassVar = {
         "Input and output": ("input_file", "output_file", "dry_run", "show_examples"),
-        "Tokenization": (TokenizerOptions, RuleOptions, "word_separator"),
+        "Tokenization": (TokenizerOptions, RuleOptions, "word_separator", "segmenter"),
         "Instances": (
             "max_seq_length",
             "max_predictions_per_seq",
@@ -182,6 +188,11 @@ class Options(TokenizerOptions):
             )
         if self.word_separator == "":
             conflicts.append("--word_separator: expected a text, ' ' for example")
+        if self.word_separator is not None and self.segmenter:
+            conflicts.append(
+                "--segmenter finds the words of text that does not mark them: leave out"
+                " --word_separator"
+            )
         if self.beam_options and not self.runner:
             conflicts.append("--beam_options needs --runner, for example --runner=DirectRunner")
         check(conflicts)
@@ -203,7 +214,7 @@ class Options(TokenizerOptions):
         values.update(
             max_predictions_per_seq=predictions,
             dupe_factor=dupe_factor,
-            words_are_marked=self.word_separator is not None,
+            words_are_marked=self.word_separator is not None or self.segmenter is not None,
         )
         return masking.Settings(**values)
 
@@ -239,8 +250,12 @@ def run(options: Options) -> Summary:
         options.settings(),
         options.random_seed,
         options.word_separator,
+        options.segmenter,
     )
-    tokenizer_rules.load(recipe.vocab_file, rules)  # tell what is wrong with it before the work
+    # Tell what is wrong with them before the work.
+    tokenizer = tokenizer_rules.load(recipe.vocab_file, rules)
+    if options.segmenter:
+        segmenters.WordMarker(tokenizer, options.segmenter)
     _warn_of_few_predictions(recipe.settings)
     if options.dry_run:
         return _forecast(input_files, recipe, options)

@@ -75,6 +75,7 @@ setup(
             "optuna>=4,<6",
             "h5py>=3.7,<4",
             "pyarrow>=12",
+            "rjieba>=0.2,<1",
             f"tensorflow-text{TENSORFLOW}",
             "tensorboard>=2.12,<3",
             *SERVE,
@@ -91,6 +92,7 @@ setup(
         "clean": ["cleanlab>=2.7,<3"],  # bert review-data; 2.7.1 is the last for Python 3.9
         "search": ["optuna>=4,<6"],  # bert search --method=optuna; on Python 3.9 to 3.13
         "vocab": ["tokenizers>=0.15,<1"],
+        "zh": ["rjieba>=0.2,<1"],  # bert create-data --segmenter=jieba
         "bench": [
             "torch>=2.1",
             "transformers>=4.40",

@@ -335,11 +335,11 @@ class FullTokenizer:
         word; tokens made from one character share its span.
         """
         text = convert_to_unicode(text)
-        if any(_HAS_SPACE.search(token) for token in self.basic_tokenizer.whole_tokens):
-            return self._placed_tokens(text)  # white space does not divide it
+        if not self.basic_tokenizer.always_cuts:
+            return self._placed_tokens(text)
         tokens: list[str] = []
         offsets: list[tuple[int, int]] = []
-        for match in _BETWEEN_SPACES.finditer(text):
+        for match in self.basic_tokenizer.as_cut.finditer(text):
             start = match.start()
             names, places = self._placed_tokens_of_piece[match.group()]
             tokens += names
@@ -441,6 +441,10 @@ class BasicTokenizer:
         self._kept_normalized = _one_of(self._normalized)
         self.whole_tokens = self.never_split | frozenset(self._normalized.values())
         self._marked = {_WHOLE + token: token for token in self.whole_tokens}
+        # The same pieces as those of `cut`, unchanged, if no whole token has a cut inside of it.
+        ideograph = f"[{self.set_apart}]|" if self.set_apart else ""
+        self.as_cut = re.compile(f"{ideograph}[^{_SPACES}{self.set_apart}]+")
+        self.always_cuts = all(map(self.as_cut.fullmatch, self.whole_tokens))
 
     def tokenize(self, text: Union[str, bytes]) -> list[str]:
         """Returns the words and punctuation marks of `text`, not yet cut into WordPieces."""
@@ -674,7 +678,6 @@ class _CharTable(dict):
 
 # Characters that are white space to BERT's rules, whatever stands around them, and all others.
 _SPACES = " \t\n\r\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000"
-_HAS_SPACE, _BETWEEN_SPACES = re.compile(r"\s"), re.compile(f"[^{_SPACES}]+")
 
 # Characters that str.split() takes for white space while BERT's rules drop them as control
 # characters, joining what stands on their two sides.

@@ -64,7 +64,7 @@ def look(paths: Sequence[str], recipe: Recipe) -> Forecast:
     all_bytes = text_bytes(paths)
     start = time.perf_counter()
     seen = Summary()
-    documents = shards.read_documents(lines, tokenizer, recipe.word_separator, seen, quiet=True)
+    documents = shards.read_documents(lines, tokenizer, recipe, seen, quiet=True)
     if not documents:
         raise UserError(f"--input_file: no text in {', '.join(paths[:3])}")
     read_seconds = time.perf_counter() - start

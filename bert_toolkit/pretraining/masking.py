@@ -302,6 +302,8 @@ class Masker:
             if token in specials:
                 continue
             continues = whole and (token >= CONTINUES_WORD if marked else token in inside_words)
+            if marked and words and words[-1][-1] < position - 1:
+                continues = False  # a second segment that begins inside of a word
             if continues and words:
                 words[-1].append(position)
             else:

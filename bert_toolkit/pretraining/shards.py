@@ -10,7 +10,7 @@ import functools
 import json
 import random
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Optional
+from typing import Any, Callable, Optional
 
 from bert_toolkit.checkpoints import training_notes
 from bert_toolkit.errors import UserError
@@ -18,9 +18,9 @@ from bert_toolkit.io import files, tfrecord
 from bert_toolkit.io.progress import Progress, size
 from bert_toolkit.pretraining import masking
 from bert_toolkit.pretraining.corpus import Corpus, Span, whole_lines
-from bert_toolkit.pretraining.masking import CONTINUES_WORD, Document, Instance
+from bert_toolkit.pretraining.masking import CONTINUES_WORD, Document, Instance, Sentence
 from bert_toolkit.pretraining.schema import pretraining_schema
-from bert_toolkit.text import tokenizer_rules
+from bert_toolkit.text import segmenters, tokenizer_rules
 from tokenization import UNKNOWN, FullTokenizer, garbage_collection_paused
 
 
@@ -34,6 +34,7 @@ class Recipe:
     settings: masking.Settings
     random_seed: int
     word_separator: Optional[str] = None
+    segmenter: Optional[str] = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,7 +113,7 @@ def make(recipe: Recipe, shard: Shard) -> Summary:
     whole = shard.count == 1
     lines = whole_lines(shard.corpus.paths) if whole else shard.corpus.lines(shard.span)
     summary = Summary()
-    documents = read_documents(lines, tokenizer, recipe.word_separator, summary, not whole)
+    documents = read_documents(lines, tokenizer, recipe, summary, not whole)
     if whole:
         check_documents(len(documents), shard.corpus, recipe.settings)
     instances = create_instances(documents, tokenizer, recipe, shard)
@@ -142,12 +143,14 @@ def check_documents(count: int, corpus: Corpus, settings: masking.Settings) -> N
 def read_documents(
     lines: Iterable[str],
     tokenizer: FullTokenizer,
-    word_separator: Optional[str],
+    recipe: Recipe,
     summary: Summary,
     quiet: bool = False,
 ) -> list[Document]:
     """Reads and tokenizes text; documents end at blank lines, and only there, as published."""
     unknown = tokenizer.vocab[UNKNOWN]
+    encode = _encoder(tokenizer, recipe)
+    marked = recipe.settings.words_are_marked
     documents: list[Document] = [[]]
     with garbage_collection_paused(), Progress("reading", "lines", quiet=quiet) as progress:
         for line in lines:
@@ -156,14 +159,9 @@ def read_documents(
             if not line:
                 documents.append([])
                 continue
-            if word_separator is None:
-                sentence = tokenizer.encode(line)
-                summary.unknown_tokens += sentence.count(unknown)
-            else:
-                sentence = _encode_marked(line, tokenizer, word_separator)
-                summary.unknown_tokens += [token % CONTINUES_WORD for token in sentence].count(
-                    unknown
-                )
+            sentence = encode(line)
+            ids = [token % CONTINUES_WORD for token in sentence] if marked else sentence
+            summary.unknown_tokens += ids.count(unknown)
             if sentence:
                 documents[-1].append(sentence)
                 summary.tokens += len(sentence)
@@ -173,10 +171,25 @@ def read_documents(
     return documents
 
 
-def _encode_marked(line: str, tokenizer: FullTokenizer, word_separator: str) -> list[int]:
+def _encoder(tokenizer: FullTokenizer, recipe: Recipe) -> Callable[[str], Sentence]:
+    """Returns the function that encodes a line, its words marked if so asked."""
+    if recipe.segmenter is not None:
+        marker = segmenters.WordMarker(tokenizer, recipe.segmenter)
+        return lambda line: _mark(*marker.encode(line))
+    separator = recipe.word_separator
+    if separator is not None:
+        return lambda line: _encode_separated(line, tokenizer, separator)
+    return tokenizer.encode
+
+
+def _mark(ids: Sequence[int], inside: Sequence[bool]) -> Sentence:
+    return [token + CONTINUES_WORD * is_inside for token, is_inside in zip(ids, inside)]
+
+
+def _encode_separated(line: str, tokenizer: FullTokenizer, separator: str) -> Sentence:
     """Encodes text whose words are told apart by a separator; marks the tokens inside of words."""
-    ids: list[int] = []
-    for word in line.split() if word_separator.isspace() else line.split(word_separator):
+    ids: Sentence = []
+    for word in line.split() if separator.isspace() else line.split(separator):
         tokens = tokenizer.encode(word)
         ids += tokens[:1]
         ids += [token + CONTINUES_WORD for token in tokens[1:]]
@@ -255,6 +268,7 @@ def origin(recipe: Recipe, shard: Shard) -> dict[str, Any]:
         **recipe.rules.to_dict(),
         **dataclasses.asdict(recipe.settings),
         "word_separator": recipe.word_separator,
+        "segmenter": recipe.segmenter,
         "random_seed": recipe.random_seed,
         "input_files": list(corpus.names),
         "input_bytes": corpus.size,

@@ -100,6 +100,14 @@ def test_the_readme_names_every_page(page):
     assert f"(docs/{page}" in README
 
 
+def test_the_recipes_name_every_page_and_script():
+    index = (ROOT / "docs/recipes/README.md").read_text(encoding="utf-8")
+    pages = {path.name for path in (ROOT / "docs/recipes").glob("*.md")} - {"README.md"}
+    assert pages == set(re.findall(r"\((\w+\.md)\)", index))
+    scripts = {path.name for path in (ROOT / "examples").glob("*.sh")}
+    assert scripts == set(re.findall(r"`examples/(\w+\.sh) ", index))
+
+
 def test_links_of_the_readme_lead_to_headings():
     links = re.findall(r"\(docs/(\w+\.md)#([\w-]+)\)", README)
     assert links
