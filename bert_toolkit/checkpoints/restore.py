@@ -1,9 +1,10 @@
 """How weights fit a model, and how its variables get them."""
 
+import contextlib
 import dataclasses
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import tensorflow.compat.v1 as tf
@@ -85,6 +86,7 @@ def fit_shapes(there: Mapping[str, Sequence[int]], source: str, variables: Seque
         encoder fits.
     """
     here = {variable.op.name: variable.shape.as_list() for variable in variables}
+    there = {name: shape for name, shape in there.items() if not NOT_WEIGHTS.search(name)}
     common = [name for name in here if name in there]
     resized = [name for name in common if here[name] != list(there[name])]
     for name in resized:
@@ -95,16 +97,15 @@ def fit_shapes(there: Mapping[str, Sequence[int]], source: str, variables: Seque
             )
     restored = [name for name in common if name not in resized]
     if not any(name.startswith("bert/") for name in restored):
-        found = sorted(name for name in there if not NOT_WEIGHTS.search(name))
         raise UserError(
             f"{source}: none of its variables belongs to a BERT encoder (it has"
-            f" {some(found, 3)}); expected names such as bert/embeddings/word_embeddings"
+            f" {some(sorted(there), 3)}); expected names such as bert/embeddings/word_embeddings"
         )
     return Fit(
         restored=restored,
         absent=[name for name in here if name not in there],
         resized=resized,
-        unused=sorted(name for name in there if name not in here and not NOT_WEIGHTS.search(name)),
+        unused=sorted(name for name in there if name not in here),
     )
 
 
@@ -135,6 +136,36 @@ def restore_at_start(weights: Weights, fitting: Fit) -> None:
     variables = {variable.op.name for variable in tf.global_variables()}
     names = [name for name in fitting.restored if name in variables]  # the others are constants
     tf.train.init_from_checkpoint(weights.prefix, {name: name for name in names})
+
+
+@contextlib.contextmanager
+def frozen(weights: Weights, scope: str) -> Iterator[None]:
+    """Lets a network that is built within have a checkpoint's weights, which training leaves alone.
+
+    Its variables are named as in the checkpoint, below `scope`. They are local: every session reads
+    them anew, and no checkpoint that it saves has them.
+    """
+
+    def get(getter, name, shape, dtype, **settings):
+        def initial(shape, dtype, partition_info=None):
+            original = name.removeprefix(f"{scope}/")
+            [value] = tf.raw_ops.RestoreV2(
+                prefix=weights.prefix,
+                tensor_names=[original],
+                shape_and_slices=[""],
+                dtypes=[dtype],
+            )
+            return tf.ensure_shape(value, shape)
+
+        settings |= {
+            "initializer": initial,
+            "trainable": False,
+            "collections": [tf.GraphKeys.LOCAL_VARIABLES],
+        }
+        return getter(name=name, shape=shape, dtype=dtype, **settings)
+
+    with tf.variable_scope(scope, custom_getter=get):
+        yield
 
 
 def load(session: Any, checkpoint: str, if_untrained: str = ANOTHER_CHECKPOINT) -> Fit:

@@ -20,9 +20,10 @@ Examples:
     --max_seq_length=32 --augment=20 --learning_rate=1e-3
 """
 
+import contextlib
 import dataclasses
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Optional
 
 from absl import logging
@@ -49,6 +50,8 @@ from bert_toolkit.tasks.classification.lessons import CROSS_ENTROPY, MSE
 from bert_toolkit.training import cluster
 
 BERT, BILSTM = "bert", "bilstm"
+# The options by which a student learns more than answers.
+LAYER_WEIGHTS = ("hidden_state_weight", "attention_weight")
 # Directories below --output_dir.
 START, LOGITS = "start", "teacher_logits"
 
@@ -100,6 +103,18 @@ class Options(run_classifier.Options):
         lower=0.0,
         upper=1.0,
     )
+    hidden_state_weight: float = option(
+        0.0,
+        "Learn the teacher's embeddings and hidden states, too: what their distances count in the"
+        " loss, 1 say; 0 for not at all.",
+        lower=0.0,
+    )
+    attention_weight: float = option(
+        0.0,
+        "Learn the teacher's attention, too: what the distances of attention scores count in the"
+        " loss, 1 say; 0 for not at all.",
+        lower=0.0,
+    )
     augment: int = option(
         0,
         "Changed copies of each text to learn from too, by the teacher's answers alone; 20 say for"
@@ -140,6 +155,8 @@ class Options(run_classifier.Options):
             "distillation_loss",
             "temperature",
             "hard_label_weight",
+            "hidden_state_weight",
+            "attention_weight",
             "augment",
             "mask_probability",
             "ngram_probability",
@@ -188,7 +205,16 @@ class Options(run_classifier.Options):
             )
         if self.student == BILSTM and self.use_tpu:
             found.append("--student=bilstm: not on a TPU; leave --use_tpu out")
+        for name in LAYER_WEIGHTS:
+            if getattr(self, name) and self.student == BILSTM:
+                found.append(f"--{name}: a BiLSTM has no such layers; expected another student")
+            if getattr(self, name) and self.use_tpu:
+                found.append(f"--{name}: not on a TPU; leave it out, or --use_tpu")
         return found
+
+    def learns_layers(self) -> bool:
+        """Returns whether the student learns from the teacher's layers, not only its answers."""
+        return any(getattr(self, name) for name in LAYER_WEIGHTS)
 
     def _without_labels_conflicts(self) -> list[str]:
         found = []
@@ -223,20 +249,44 @@ def run_once(options: Options) -> dict[str, Any]:
     if not options.actions()[0]:
         return run_classifier.run_once(options)
     from bert_toolkit.inference import teacher
-    from bert_toolkit.tasks import finetune
+    from bert_toolkit.tasks import finetune, layer_distillation
     from bert_toolkit.tasks.classification import distillation
 
     actions, model = finetune.begin(options)
     assert options.teacher_dir
     trained = teacher.find_teacher(options.teacher_dir)
+    if options.learns_layers():
+        layer_distillation.check(model, trained.files, options)
     data = load(options, trained.problem, actions)
     for line in task_data.describe(data):
         logging.info("%s", line)
     examples = texts_to_learn(options, data)
     logits, fingerprint = teacher.Teacher(trained, options).logits(examples, options.logits_dir)
     learned = list(map(lessons.Lesson, examples, logits))
-    task = distillation.Distillation(data, options, model, learned, fingerprint)
-    return finetune.run(task, model, options, actions)
+    with layer_loss(options, model, trained) as of_layers:
+        task = distillation.Distillation(data, options, model, learned, fingerprint, of_layers)
+        return finetune.run(task, model, options, actions)
+
+
+@contextlib.contextmanager
+def layer_loss(options: Options, student: Any, trained: Any) -> Iterator[Any]:
+    """Yields what a student learns from the teacher's layers; None if nothing."""
+    if not options.learns_layers():
+        yield None
+        return
+    from bert_toolkit.checkpoints import checkpoint_files
+    from bert_toolkit.tasks import layer_distillation
+
+    config = trained.files.config
+    layers = layer_distillation.layers_to_learn(
+        options.teacher_layers, student.config.num_hidden_layers, config.num_hidden_layers
+    )
+    logging.info("layers of the teacher to learn from: %s", ", ".join(map(str, layers)))
+    with checkpoint_files.as_tensorflow(trained.checkpoint) as weights:
+        assert weights
+        yield layer_distillation.LayerLoss(
+            weights, config, layers, options.hidden_state_weight, options.attention_weight
+        )
 
 
 # --- The data ---

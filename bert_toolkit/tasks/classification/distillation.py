@@ -6,11 +6,12 @@ distance to these; labels count beside them where they are known.
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Optional
 
 import tensorflow.compat.v1 as tf
 
 from bert_toolkit.checkpoints.model_directory import ModelFiles
+from bert_toolkit.compute import ComputeOptions
 from bert_toolkit.io.tfrecord import Field, Schema
 from bert_toolkit.problems import MULTI, REGRESSION, SINGLE, Problem
 from bert_toolkit.tasks.base import Examples
@@ -18,9 +19,11 @@ from bert_toolkit.tasks.classification.classification import Classification
 from bert_toolkit.tasks.classification.classifier_network import Features
 from bert_toolkit.tasks.classification.lessons import CROSS_ENTROPY, MASK, MSE, Lesson
 from bert_toolkit.tasks.classification.task_data import Data
+from bert_toolkit.tasks.layer_distillation import LayerLoss
 from bert_toolkit.text.encoding import Encoded, SequenceEncoder
-from bert_toolkit.training import metrics
-from bert_toolkit.training.outputs import Mean
+from bert_toolkit.training import metrics, model_functions
+from bert_toolkit.training.outputs import Mean, Network
+from modeling import BertConfig
 
 # --- The loss ---
 
@@ -136,6 +139,7 @@ class Distillation(Classification):
         model: ModelFiles,
         lessons: Sequence[Lesson],
         fingerprint: str,
+        layer_loss: Optional[LayerLoss] = None,
     ):
         """Takes what is needed.
 
@@ -145,11 +149,12 @@ class Distillation(Classification):
           model: the student's files.
           lessons: to train on, in place of the training data.
           fingerprint: of the teacher's answers.
+          layer_loss: what is learned of the teacher's layers; None for nothing.
         """
         super().__init__(data, options, model.tokenizer())
         self.examples = Examples(lessons, data.dev, data.test)
         self.train_source = self.train_source or options.unlabeled_file
-        self._fingerprint = fingerprint
+        self._fingerprint, self._layer_loss = fingerprint, layer_loss
         self._reader = reader(model, options)
 
     def schema(self) -> Schema:
@@ -183,6 +188,12 @@ class Distillation(Classification):
         return DistillationLoss(
             options.distillation_loss, options.temperature, options.hard_label_weight
         )
+
+    def network(self, config: BertConfig, compute: ComputeOptions) -> Network:
+        if self._layer_loss is None:
+            return super().network(config, compute)
+        head = self._layer_loss.added_to(self.head(config), compute)
+        return model_functions.with_head(config, head, compute)
 
 
 class Annealed(Distillation):
