@@ -12,6 +12,7 @@ from absl import logging
 
 from bert_toolkit.checkpoints.checkpoint_files import NOT_WEIGHTS, Weights, read, shapes
 from bert_toolkit.errors import UserError
+from optimization import name_of
 
 # A classifier's or tagger's head may have another size than the one in the checkpoint, when it was
 # trained for other labels; it then starts anew. No other variable may. Of several tasks, each has
@@ -58,7 +59,7 @@ def origins(fitting: Fit, there: Mapping[str, Sequence[int]], variables: Sequenc
       variables: of the model, in their order. Those that only the checkpoint has come last.
     """
     restored = set(fitting.restored)
-    shapes_here = {variable.op.name: variable.shape.as_list() for variable in variables}
+    shapes_here = {name_of(variable): variable.shape.as_list() for variable in variables}
     lines = [
         f"{name} {shape}: {'from the checkpoint' if name in restored else 'new'}"
         for name, shape in shapes_here.items()
@@ -85,7 +86,7 @@ def fit_shapes(there: Mapping[str, Sequence[int]], source: str, variables: Seque
       UserError: a variable other than a head has another shape there, or no variable of the
         encoder fits.
     """
-    here = {variable.op.name: variable.shape.as_list() for variable in variables}
+    here = {name_of(variable): variable.shape.as_list() for variable in variables}
     there = {name: shape for name, shape in there.items() if not NOT_WEIGHTS.search(name)}
     common = [name for name in here if name in there]
     resized = [name for name in common if here[name] != list(there[name])]
@@ -133,7 +134,7 @@ def check_complete(fitting: Fit, source: str, advice: str = ANOTHER_CHECKPOINT) 
 
 def restore_at_start(weights: Weights, fitting: Fit) -> None:
     """Makes the variables of the current graph that fit start with the checkpoint's values."""
-    variables = {variable.op.name for variable in tf.global_variables()}
+    variables = {name_of(variable) for variable in tf.global_variables()}
     names = [name for name in fitting.restored if name in variables]  # the others are constants
     tf.train.init_from_checkpoint(weights.prefix, {name: name for name in names})
 
@@ -195,7 +196,7 @@ def check_same_model(checkpoint: str, variables: Sequence[Any]) -> None:
     """Raises a UserError if the `checkpoint` in an output directory has not these `variables`."""
     there = shapes(checkpoint)
     for variable in variables:
-        name, shape = variable.op.name, variable.shape.as_list()
+        name, shape = name_of(variable), variable.shape.as_list()
         if there.get(name) != shape:
             found = f"has shape {there[name]}, here {shape}" if name in there else "is not in it"
             raise UserError(

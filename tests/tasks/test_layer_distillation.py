@@ -3,11 +3,13 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
-from conftest import GOLDEN, run_stage
+from conftest import GOLDEN, ROOT, run_stage
 from plain_bert import PlainBert
 
 import bert_toolkit
@@ -179,6 +181,13 @@ def run(tmp_path, reviews, model_dir, monkeypatch):
     return run
 
 
+def run_program(command, directory):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        command, cwd=directory, env=environment, capture_output=True, text=True, check=False
+    )
+
+
 def smaller(directory, **settings):
     """Writes the config of another model beside the teacher's vocabulary; returns its path."""
     path = directory / "small.json"
@@ -201,7 +210,6 @@ def test_a_narrower_student_goes_on_and_is_a_model_like_any_other(tmp_path, run,
         "hidden_state_weight": 1.0,
         "attention_weight": 0.1,
         "gradient_accumulation_steps": 3,
-        "evaluate_every": "epoch",
         "learning_rate_schedule": "constant",
         "log_every_steps": 4,
     }
@@ -254,6 +262,40 @@ def test_layers_of_the_teacher_are_compared_with_themselves(tmp_path, run, caplo
     assert "layers of the teacher to learn from: 0\n" in caplog.text
     assert "hidden_state_loss 0.0000, attention_loss 0.0000" in caplog.text
     assert not any("distillation" in name for name in checkpoint_files.shapes("out/model.ckpt-4"))
+
+
+MIRRORED = """
+import sys
+from bert_toolkit import tensorflow_start
+import tensorflow as tf
+from bert_toolkit.commands import distill
+from bert_toolkit.training import trainer
+
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+devices = {"two": lambda *_: trainer.mirrored(["/cpu:0", "/cpu:1"]), "one": lambda *_: None}
+trainer.choose_strategy = devices[sys.argv[1]]
+distill.run(distill.Options(
+    teacher_dir="teacher", teacher_layers=["0"], train_file="reviews/train.tsv",
+    output_dir=sys.argv[1], max_seq_length=32, train_batch_size=12, num_train_epochs=1.0,
+    learning_rate=1e-3, hidden_state_weight=1.0, attention_weight=1.0,
+))
+"""
+
+
+@pytest.mark.slow
+def test_two_devices_train_as_one_does(tmp_path, run):
+    (tmp_path / "run.py").write_text(MIRRORED)
+    for name in ("one", "two"):
+        done = run_program([sys.executable, "run.py", name], tmp_path)
+        assert done.returncode == 0, done.stderr[-3000:]
+    one, two = (checkpoint_files.read(f"{name}/model.ckpt-3") for name in ("one", "two"))
+    start = checkpoint_files.read("one/start/bert_model.ckpt")
+    query = "bert/encoder/layer_0/attention/self/query/kernel"
+    assert np.abs(one[query] - start[query]).max() > 1e-4
+    assert one.keys() == two.keys()
+    for name, value in one.items():
+        np.testing.assert_allclose(two[name], value, atol=1e-5, err_msg=name)
 
 
 @pytest.mark.slow
