@@ -6,6 +6,9 @@ Writes  to --output_dir a model and results, all as bert classify does; teacher_
         teacher's answers, which a later run does not ask for again; and start/, a student that is
         made of the teacher, as it was before training.
 
+A student that is a BERT may learn the teacher's hidden states and attention too
+(--hidden_state_weight, --attention_weight).
+
 The student is one of these: some layers of the teacher (--teacher_layers), a pretrained model
 (--bert_dir), a model from random weights (--bert_config_file), or a BiLSTM (--student=bilstm).
 bert classify, TextClassifier and the other commands take the result as they take any classifier.
@@ -112,7 +115,7 @@ class Options(run_classifier.Options):
     attention_weight: float = option(
         0.0,
         "Learn the teacher's attention, too: what the distances of attention scores count in the"
-        " loss, 1 say; 0 for not at all.",
+        " loss, 0.1 say; 0 for not at all.",
         lower=0.0,
     )
     augment: int = option(
