@@ -19,6 +19,7 @@ COMMANDS = {
     "attention": "bert_toolkit.commands.attention",
     "explain": "bert_toolkit.commands.explain",
     "distill": "bert_toolkit.commands.distill",
+    "distill-tagger": "bert_toolkit.commands.distill_tagger",
     "search": "bert_toolkit.commands.search",
     "find-lr": "bert_toolkit.commands.find_lr",
     "multitask": "bert_toolkit.commands.multitask",

@@ -17,8 +17,9 @@ from bert_toolkit.problems import MULTI, REGRESSION, SINGLE, Problem
 from bert_toolkit.tasks.base import Examples
 from bert_toolkit.tasks.classification.classification import Classification
 from bert_toolkit.tasks.classification.classifier_network import Features
-from bert_toolkit.tasks.classification.lessons import CROSS_ENTROPY, MASK, MSE, Lesson
+from bert_toolkit.tasks.classification.lessons import MASK, Lesson
 from bert_toolkit.tasks.classification.task_data import Data
+from bert_toolkit.tasks.distillation_options import CROSS_ENTROPY, MSE
 from bert_toolkit.tasks.layer_distillation import LayerLoss
 from bert_toolkit.text.encoding import Encoded, SequenceEncoder
 from bert_toolkit.training import metrics, model_functions
@@ -52,7 +53,7 @@ class DistillationLoss:
         """Returns the parts of the loss by name, for logits [B, outputs]."""
         count = tf.cast(tf.shape(logits)[0], tf.float32)
         share = self._label_share(features) * tf.cast(features["has_label"], tf.float32)  # [B]
-        distances = self._distances(problem, features["teacher_logits"], logits)
+        distances = self.distances(problem, features["teacher_logits"], logits)
         found = {"distillation_loss": Mean(tf.reduce_sum((1.0 - share) * distances), count)}
         if self.hard_label_weight:
             of_labels = _label_losses(problem, features["label_ids"], logits)
@@ -73,8 +74,8 @@ class DistillationLoss:
         """Returns the share of the loss that is on labels, a scalar."""
         return self.hard_label_weight
 
-    def _distances(self, problem: Problem, teacher: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-        """Returns the distance of each example's logits to the teacher's, [B]."""
+    def distances(self, problem: Problem, teacher: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+        """Returns the distances of logits to the teacher's: [..., outputs] twice -> [...]."""
         if self.kind == MSE:
             return tf.reduce_mean(tf.math.squared_difference(logits, teacher), -1)
         wanted, scaled = teacher / self.temperature, logits / self.temperature
