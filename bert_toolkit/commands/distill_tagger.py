@@ -161,8 +161,9 @@ def load(options: Options, actions: Any, tokenizer: Any, trained: Any) -> Any:
     sentences = found.train or []
     labelled = len(sentences)
     if options.unlabeled_file:
+        # Without a directory, so that its bad rows do not take the place of those of --train_file.
         to_read = dataclasses.replace(
-            options, predict_file=options.unlabeled_file, predict_format=None
+            options, predict_file=options.unlabeled_file, predict_format=None, output_dir=""
         )
         alone = dataclasses.replace(wanted, train=False, evaluate=False, predict=True)
         texts = data.load(to_read, alone, tokenizer, [], model).test
