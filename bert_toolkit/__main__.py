@@ -65,7 +65,7 @@ def _help() -> str:
     lines = ["BERT from the command line.", "", "Usage: bert COMMAND --name=value ...", ""]
     for name, module in COMMANDS.items():
         first_line = (importlib.import_module(module).__doc__ or "").splitlines()[0]
-        lines.append(f"  {name:<14}{first_line}")
+        lines.append(f"  {name:<16}{first_line}")
     return "\n".join([*lines, "", "bert COMMAND --help lists the options of a command."])
 
 

@@ -6,12 +6,11 @@ Writes  to --output_dir a model and results, all as bert classify does; teacher_
         teacher's answers, which a later run does not ask for again; and start/, a student that is
         made of the teacher, as it was before training.
 
-A student that is a BERT may learn the teacher's hidden states and attention too
-(--hidden_state_weight, --attention_weight).
-
 The student is one of these: some layers of the teacher (--teacher_layers), a pretrained model
-(--bert_dir), a model from random weights (--bert_config_file), or a BiLSTM (--student=bilstm).
-bert classify, TextClassifier and the other commands take the result as they take any classifier.
+(--bert_dir), a model from random weights (--bert_config_file), or a BiLSTM (--student=bilstm). One
+that is a BERT may learn the teacher's hidden states and attention too (--hidden_state_weight,
+--attention_weight). bert classify, TextClassifier and the other commands take the result as they
+take any classifier.
 
 Examples:
   bert distill --teacher_dir=out/reviews --train_file=sample_data/reviews/train.tsv \
