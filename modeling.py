@@ -285,6 +285,14 @@ class BertModel:
         """
         return [_attention_weights(*each) for each in self._attended]
 
+    def get_attention_scores(self) -> list[tf.Tensor]:
+        """Returns the attention scores of every layer, the first layer first.
+
+        float32 [B, N, S, S] each: query times key / sqrt(D), before padding is masked and before
+        the softmax. Rows and columns of padding mean nothing.
+        """
+        return [_attention_scores(query, key) for query, key, _ in self._attended]
+
     def get_word_embeddings(self) -> tf.Tensor:
         """Returns [T, H]: the word embedding of every token, before anything is added to it.
 
@@ -533,8 +541,12 @@ def _attend(
 
 def _attention_weights(query: tf.Tensor, key: tf.Tensor, adder: tf.Tensor) -> tf.Tensor:
     """softmax(query key' + adder), [B, N, S, D] twice -> float32 [B, N, S, S]."""
-    scores = tf.matmul(query, key, transpose_b=True)  # [B, N, S, S]
-    return tf.nn.softmax(tf.cast(scores, tf.float32) + adder)
+    return tf.nn.softmax(_attention_scores(query, key) + adder)
+
+
+def _attention_scores(query: tf.Tensor, key: tf.Tensor) -> tf.Tensor:
+    """Query key', [B, N, S, D] twice -> float32 [B, N, S, S]; the query is scaled already."""
+    return tf.cast(tf.matmul(query, key, transpose_b=True), tf.float32)
 
 
 # --- The heads of pretraining ---

@@ -106,6 +106,16 @@ def learning_rate_schedule(
     return tf.where(step < warmup, init_lr * step / warmup, rate)
 
 
+# --- Variables ---
+
+_COPY = re.compile(r"/replica_\d+$")
+
+
+def name_of(variable: Any) -> str:
+    """Returns a variable's name in checkpoints; its copies on other devices have that name too."""
+    return _COPY.sub("", variable.op.name)
+
+
 # --- A training step ---
 
 
@@ -539,7 +549,7 @@ class AdamWeightDecayOptimizer(tf.train.Optimizer):
         if not self.weight_decay_rate:
             return False
         return not any(
-            re.search(pattern, variable.op.name) for pattern in self.exclude_from_weight_decay
+            re.search(pattern, name_of(variable)) for pattern in self.exclude_from_weight_decay
         )
 
 

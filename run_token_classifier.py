@@ -140,13 +140,16 @@ class Options(ModelOptions, WindowOptions, FinetuneOptions):
         "Device": (DeviceOptions,),
     }
 
+    # The options that name what is trained on.
+    TRAINING_FILES: ClassVar[tuple[str, ...]] = ("train_file",)
+
     def __post_init__(self):
         conflicts = self._file_conflicts() + self._label_conflicts()
         conflicts += self.finetune_conflicts(trains=self.actions()[0])
         check(conflicts + self.window_conflicts() + self.training_conflicts())
 
     def _file_conflicts(self) -> list[str]:
-        if not (self.train_file or self.eval_file or self.predict_file):
+        if not (self._has_training_file() or self.eval_file or self.predict_file):
             return ["--train_file, --eval_file or --predict_file is required"]
         conflicts = [
             f"--{name}=-: only --predict_file reads standard input; expected a file"
@@ -154,12 +157,12 @@ class Options(ModelOptions, WindowOptions, FinetuneOptions):
             if getattr(self, name) == files.STREAM
         ]
         conflicts += [
-            f"--do_{action}: --{name} is required"
-            for action, name, told in (
-                ("train", "train_file", self.do_train),
-                ("predict", "predict_file", self.do_predict),
+            f"--do_{action}: --{action}_file is required"
+            for action, lacks_file in (
+                ("train", self.do_train and not self._has_training_file()),
+                ("predict", self.do_predict and not self.predict_file),
             )
-            if told and not getattr(self, name)
+            if lacks_file
         ]
         conflicts += [
             f"--{name}=0: columns count from 1, or from the end from -1; pass 1 for the first"
@@ -180,10 +183,13 @@ class Options(ModelOptions, WindowOptions, FinetuneOptions):
             found.append(f"--labels={','.join(labels)}: {repeated!r} is there twice")
         return found
 
+    def _has_training_file(self) -> bool:
+        return any(getattr(self, name) for name in self.TRAINING_FILES)
+
     def actions(self) -> tuple[bool, bool, bool]:
         """Returns whether to train, to evaluate and to predict: as told, or as the files say."""
         evaluates = bool(self.eval_file or self.eval_split)
-        return self.told_or(bool(self.train_file), evaluates, bool(self.predict_file))
+        return self.told_or(self._has_training_file(), evaluates, bool(self.predict_file))
 
     def format_to_predict(self) -> str:
         """Returns what --predict_file is."""

@@ -23,6 +23,7 @@ COMMANDS = {
     "bert-convert-checkpoint": "bert_toolkit.commands.convert_checkpoint",
     "bert-export-model": "bert_toolkit.commands.export_model",
     "bert-distill": "bert_toolkit.commands.distill",
+    "bert-distill-tagger": "bert_toolkit.commands.distill_tagger",
     "bert-extend-vocab": "bert_toolkit.commands.extend_vocab",
     "bert-run-baselines": "bert_toolkit.commands.baselines",
 }

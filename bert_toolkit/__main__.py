@@ -19,6 +19,7 @@ COMMANDS = {
     "attention": "bert_toolkit.commands.attention",
     "explain": "bert_toolkit.commands.explain",
     "distill": "bert_toolkit.commands.distill",
+    "distill-tagger": "bert_toolkit.commands.distill_tagger",
     "search": "bert_toolkit.commands.search",
     "find-lr": "bert_toolkit.commands.find_lr",
     "multitask": "bert_toolkit.commands.multitask",
@@ -64,7 +65,7 @@ def _help() -> str:
     lines = ["BERT from the command line.", "", "Usage: bert COMMAND --name=value ...", ""]
     for name, module in COMMANDS.items():
         first_line = (importlib.import_module(module).__doc__ or "").splitlines()[0]
-        lines.append(f"  {name:<14}{first_line}")
+        lines.append(f"  {name:<16}{first_line}")
     return "\n".join([*lines, "", "bert COMMAND --help lists the options of a command."])
 
 

@@ -45,10 +45,14 @@ class PlainBert:
         query, key, value = map(split, ("query", "key", "value"))
         scores = query @ key.transpose(0, 2, 1) / math.sqrt(query.shape[-1])
         context = np.exp(log_softmax(scores)) @ value
-        return context.transpose(1, 0, 2).reshape(states.shape)
+        return context.transpose(1, 0, 2).reshape(states.shape), scores
 
     def encode(self, ids, segments):
         """[S] -> [S, H]."""
+        return self.encode_layers(ids, segments)[0][-1]
+
+    def encode_layers(self, ids, segments):
+        """[S] -> embeddings and the output of each layer, [S, H]; scores of each, [N, S, S]."""
         tables = [
             self.weights[f"bert/embeddings/{name}_embeddings"]
             for name in ("word", "token_type", "position")
@@ -56,17 +60,19 @@ class PlainBert:
         places = range(len(ids))
         summed = sum(table[list(rows)] for table, rows in zip(tables, (ids, segments, places)))
         states = self.norm("bert/embeddings", summed)
+        all_states, all_scores = [states], []
         for number in range(self.config["num_hidden_layers"]):
             scope = f"bert/encoder/layer_{number}"
-            attended = self.dense(
-                f"{scope}/attention/output/dense", self.attention(f"{scope}/attention", states)
-            )
+            context, scores = self.attention(f"{scope}/attention", states)
+            attended = self.dense(f"{scope}/attention/output/dense", context)
             states = self.norm(f"{scope}/attention/output", states + attended)
             inside = self.gelu(self.dense(f"{scope}/intermediate/dense", states))
             states = self.norm(
                 f"{scope}/output", states + self.dense(f"{scope}/output/dense", inside)
             )
-        return states
+            all_states.append(states)
+            all_scores.append(scores)
+        return all_states, all_scores
 
     def masked_lm(self, ids, segments=None):
         """[S] -> [S, V], logarithms of the probabilities of each token at each position."""

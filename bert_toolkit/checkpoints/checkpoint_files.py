@@ -20,8 +20,10 @@ SAFETENSORS = "model.safetensors"
 SHARDED = f"{SAFETENSORS}.index.json"  # lists the files that weights are divided among
 GOOGLE_NAME = "bert_model.ckpt"
 
+# What only training needs, in the checkpoints of bert distill: no part of a model.
+DISTILLATION = "distillation"
 NOT_WEIGHTS = re.compile(
-    rf"(^|/)(adam_[mv]|global_step|lamb_[mv]|{EMA})$|^_CHECKPOINTABLE|^save_counter"
+    rf"(^|/)(adam_[mv]|global_step|lamb_[mv]|{EMA})$|^{DISTILLATION}/|^_CHECKPOINTABLE|^save_counter"
 )
 
 

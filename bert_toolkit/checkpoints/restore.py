@@ -1,9 +1,10 @@
 """How weights fit a model, and how its variables get them."""
 
+import contextlib
 import dataclasses
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import tensorflow.compat.v1 as tf
@@ -11,6 +12,7 @@ from absl import logging
 
 from bert_toolkit.checkpoints.checkpoint_files import NOT_WEIGHTS, Weights, read, shapes
 from bert_toolkit.errors import UserError
+from optimization import name_of
 
 # A classifier's or tagger's head may have another size than the one in the checkpoint, when it was
 # trained for other labels; it then starts anew. No other variable may. Of several tasks, each has
@@ -57,7 +59,7 @@ def origins(fitting: Fit, there: Mapping[str, Sequence[int]], variables: Sequenc
       variables: of the model, in their order. Those that only the checkpoint has come last.
     """
     restored = set(fitting.restored)
-    shapes_here = {variable.op.name: variable.shape.as_list() for variable in variables}
+    shapes_here = {name_of(variable): variable.shape.as_list() for variable in variables}
     lines = [
         f"{name} {shape}: {'from the checkpoint' if name in restored else 'new'}"
         for name, shape in shapes_here.items()
@@ -84,7 +86,8 @@ def fit_shapes(there: Mapping[str, Sequence[int]], source: str, variables: Seque
       UserError: a variable other than a head has another shape there, or no variable of the
         encoder fits.
     """
-    here = {variable.op.name: variable.shape.as_list() for variable in variables}
+    here = {name_of(variable): variable.shape.as_list() for variable in variables}
+    there = {name: shape for name, shape in there.items() if not NOT_WEIGHTS.search(name)}
     common = [name for name in here if name in there]
     resized = [name for name in common if here[name] != list(there[name])]
     for name in resized:
@@ -95,16 +98,15 @@ def fit_shapes(there: Mapping[str, Sequence[int]], source: str, variables: Seque
             )
     restored = [name for name in common if name not in resized]
     if not any(name.startswith("bert/") for name in restored):
-        found = sorted(name for name in there if not NOT_WEIGHTS.search(name))
         raise UserError(
             f"{source}: none of its variables belongs to a BERT encoder (it has"
-            f" {some(found, 3)}); expected names such as bert/embeddings/word_embeddings"
+            f" {some(sorted(there), 3)}); expected names such as bert/embeddings/word_embeddings"
         )
     return Fit(
         restored=restored,
         absent=[name for name in here if name not in there],
         resized=resized,
-        unused=sorted(name for name in there if name not in here and not NOT_WEIGHTS.search(name)),
+        unused=sorted(name for name in there if name not in here),
     )
 
 
@@ -132,9 +134,39 @@ def check_complete(fitting: Fit, source: str, advice: str = ANOTHER_CHECKPOINT) 
 
 def restore_at_start(weights: Weights, fitting: Fit) -> None:
     """Makes the variables of the current graph that fit start with the checkpoint's values."""
-    variables = {variable.op.name for variable in tf.global_variables()}
+    variables = {name_of(variable) for variable in tf.global_variables()}
     names = [name for name in fitting.restored if name in variables]  # the others are constants
     tf.train.init_from_checkpoint(weights.prefix, {name: name for name in names})
+
+
+@contextlib.contextmanager
+def frozen(weights: Weights, scope: str) -> Iterator[None]:
+    """Lets a network that is built within have a checkpoint's weights, which training leaves alone.
+
+    Its variables are named as in the checkpoint, below `scope`. They are local: every session reads
+    them anew, and no checkpoint that it saves has them.
+    """
+
+    def get(getter, name, shape, dtype, **settings):
+        def initial(shape, dtype, partition_info=None):
+            original = name.removeprefix(f"{scope}/")
+            [value] = tf.raw_ops.RestoreV2(
+                prefix=weights.prefix,
+                tensor_names=[original],
+                shape_and_slices=[""],
+                dtypes=[dtype],
+            )
+            return tf.ensure_shape(value, shape)
+
+        settings |= {
+            "initializer": initial,
+            "trainable": False,
+            "collections": [tf.GraphKeys.LOCAL_VARIABLES],
+        }
+        return getter(name=name, shape=shape, dtype=dtype, **settings)
+
+    with tf.variable_scope(scope, custom_getter=get):
+        yield
 
 
 def load(session: Any, checkpoint: str, if_untrained: str = ANOTHER_CHECKPOINT) -> Fit:
@@ -164,7 +196,7 @@ def check_same_model(checkpoint: str, variables: Sequence[Any]) -> None:
     """Raises a UserError if the `checkpoint` in an output directory has not these `variables`."""
     there = shapes(checkpoint)
     for variable in variables:
-        name, shape = variable.op.name, variable.shape.as_list()
+        name, shape = name_of(variable), variable.shape.as_list()
         if there.get(name) != shape:
             found = f"has shape {there[name]}, here {shape}" if name in there else "is not in it"
             raise UserError(

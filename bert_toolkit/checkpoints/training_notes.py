@@ -56,6 +56,8 @@ NOTED_OPTIONS = (
     "distillation_loss",
     "temperature",
     "hard_label_weight",
+    "hidden_state_weight",
+    "attention_weight",
     "augment",
     "mask_probability",
     "ngram_probability",

@@ -7,8 +7,10 @@ Writes  to --output_dir a model and results, all as bert classify does; teacher_
         made of the teacher, as it was before training.
 
 The student is one of these: some layers of the teacher (--teacher_layers), a pretrained model
-(--bert_dir), a model from random weights (--bert_config_file), or a BiLSTM (--student=bilstm).
-bert classify, TextClassifier and the other commands take the result as they take any classifier.
+(--bert_dir), a model from random weights (--bert_config_file), or a BiLSTM (--student=bilstm). One
+that is a BERT may learn the teacher's hidden states and attention too (--hidden_state_weight,
+--attention_weight). bert classify, TextClassifier and the other commands take the result as they
+take any classifier.
 
 Examples:
   bert distill --teacher_dir=out/reviews --train_file=sample_data/reviews/train.tsv \
@@ -20,9 +22,10 @@ Examples:
     --max_seq_length=32 --augment=20 --learning_rate=1e-3
 """
 
+import contextlib
 import dataclasses
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Optional
 
 from absl import logging
@@ -45,60 +48,30 @@ from bert_toolkit.tasks import start
 from bert_toolkit.tasks.classification import lessons, task_data
 from bert_toolkit.tasks.classification.data_options import DataOptions
 from bert_toolkit.tasks.classification.labels import OTHER_LABEL, in_order_of
-from bert_toolkit.tasks.classification.lessons import CROSS_ENTROPY, MSE
+from bert_toolkit.tasks.distillation_options import (
+    BERT,
+    BILSTM,
+    CROSS_ENTROPY,
+    DistillationOptions,
+)
 from bert_toolkit.training import cluster
 
-BERT, BILSTM = "bert", "bilstm"
 # Directories below --output_dir.
 START, LOGITS = "start", "teacher_logits"
 
 
 @dataclasses.dataclass(frozen=True)
-class Options(run_classifier.Options):
+class Options(DistillationOptions, run_classifier.Options):
     """The options of this command: those of bert classify but for the loss on labels, and more."""
 
-    teacher_dir: Optional[str] = option(
-        None,
-        "The classifier to learn from: an output directory of bert classify, or a classifier in"
-        " Hugging Face's layout.",
-    )
-    unlabeled_file: Optional[str] = option(
-        None,
-        "More texts to learn from, without labels: .txt with a text a line, or a table as"
-        " --predict_file takes it.",
-    )
     student: str = option(
         BERT,
         "The network of the student: BERT, or one LSTM in each direction over the teacher's word"
         " embeddings.",
         choices=[BERT, BILSTM],
     )
-    teacher_layers: Optional[Sequence[str]] = option(
-        None,
-        "Make the student of these layers of the teacher, counted from 0 (0,2,5), with its"
-        " embeddings, pooler and output.",
-    )
     lstm_size: int = option(
         150, "Units of the BiLSTM in each direction; with --student=bilstm.", lower=1
-    )
-    distillation_loss: str = option(
-        MSE,
-        "The distance to the teacher: the mean square of differences of logits, or the"
-        " cross-entropy of probabilities at --temperature, times its square.",
-        choices=[MSE, CROSS_ENTROPY],
-    )
-    temperature: float = option(
-        1.0,
-        "What logits are divided by in the cross-entropy, 1 to 10 say: how much the teacher's"
-        " smaller probabilities count.",
-        lower=0.1,
-    )
-    hard_label_weight: float = option(
-        0.0,
-        "Share of the loss on the label of an example that has one; the rest is the distance to"
-        " the teacher. With 1, the teacher counts only where there is no label.",
-        lower=0.0,
-        upper=1.0,
     )
     augment: int = option(
         0,
@@ -118,10 +91,8 @@ class Options(run_classifier.Options):
     oversample: bool = False
     label_smoothing: float = 0.0
     rdrop_alpha: float = 0.0
-    # Where the teacher's answers are kept, which runs of several seeds share; set with the files
-    # of the student, which then is no matter of choice any more.
-    logits_dir: str = ""
 
+    NETWORKS: ClassVar = (BERT, BILSTM)
     GROUPS: ClassVar = {
         "Teacher and data": ("teacher_dir", "unlabeled_file", DataOptions, "show_examples"),
         "What to do": ("output_dir", "do_train", "do_eval", "do_predict"),
@@ -140,6 +111,8 @@ class Options(run_classifier.Options):
             "distillation_loss",
             "temperature",
             "hard_label_weight",
+            "hidden_state_weight",
+            "attention_weight",
             "augment",
             "mask_probability",
             "ngram_probability",
@@ -154,50 +127,11 @@ class Options(run_classifier.Options):
     def data_conflicts(self) -> list[str]:
         """Returns a sentence for everything that does not go together."""
         is_to_check = self.actions()[0] and not self.logits_dir
-        conflicts = self._teacher_conflicts() if is_to_check else []
+        conflicts = self.distillation_conflicts(self) if is_to_check else []
         if self.unlabeled_file and self.is_custom and not self.train_file:
             conflicts += self._column_conflicts() + self._label_conflicts()
-            return conflicts + self._without_labels_conflicts()
+            return conflicts + self.without_labels_conflicts("eval_split", "test_split")
         return conflicts + super().data_conflicts()
-
-    def _teacher_conflicts(self) -> list[str]:
-        found = [] if self.teacher_dir else ["--teacher_dir is required"]
-        ways = {
-            "--student=bilstm": self.student == BILSTM,
-            "--teacher_layers": self.teacher_layers,
-            "--bert_dir": self.bert_dir,
-            "--bert_config_file": self.bert_config_file and not self.bert_dir,
-        }
-        chosen = [name for name, is_chosen in ways.items() if is_chosen]
-        if not chosen:
-            *names, last = ways
-            found.append(f"no student; pass {', '.join(names)} or {last}")
-        if len(chosen) > 1:
-            found.append(f"{' and '.join(chosen)}: each is a student; pass one of them")
-        for layer in self.teacher_layers or ():
-            if not layer.isdigit():
-                found.append(
-                    f"--teacher_layers={','.join(self.teacher_layers or ())}: {layer!r}; expected"
-                    " numbers of layers, counted from 0: 0,2,5"
-                )
-        if self.temperature != 1.0 and self.distillation_loss == MSE:
-            found.append("--temperature goes with --distillation_loss=cross_entropy")
-        if self.unlabeled_file == files.STREAM:
-            found.append(
-                "--unlabeled_file=-: only --predict_file reads standard input; expected a file"
-            )
-        if self.student == BILSTM and self.use_tpu:
-            found.append("--student=bilstm: not on a TPU; leave --use_tpu out")
-        return found
-
-    def _without_labels_conflicts(self) -> list[str]:
-        found = []
-        if self.hard_label_weight:
-            found.append("--hard_label_weight is for labels; expected a --train_file with them")
-        for name in ("eval_split", "test_split"):
-            if getattr(self, name):
-                found.append(f"--{name} divides --train_file; pass one, or --eval_file")
-        return found
 
     def actions(self) -> tuple[bool, bool, bool]:
         """Returns whether to train, to evaluate and to predict: as told, or as the files say."""
@@ -214,8 +148,15 @@ def run(options: Options) -> dict[str, Any]:
       UserError: an input cannot be used.
     """
     if options.actions()[0]:
-        options = with_student(options)
+        options = with_student(options, find_teacher(options))
     return start.run(options, run_once)
+
+
+def find_teacher(options: Options) -> Any:
+    """Returns the classifier of --teacher_dir."""
+    from bert_toolkit.inference import teacher
+
+    return teacher.find_teacher(options.teacher_dir or "")
 
 
 def run_once(options: Options) -> dict[str, Any]:
@@ -223,20 +164,44 @@ def run_once(options: Options) -> dict[str, Any]:
     if not options.actions()[0]:
         return run_classifier.run_once(options)
     from bert_toolkit.inference import teacher
-    from bert_toolkit.tasks import finetune
+    from bert_toolkit.tasks import finetune, layer_distillation
     from bert_toolkit.tasks.classification import distillation
 
     actions, model = finetune.begin(options)
     assert options.teacher_dir
     trained = teacher.find_teacher(options.teacher_dir)
+    if options.learns_layers():
+        layer_distillation.check(model, trained.files, options)
     data = load(options, trained.problem, actions)
     for line in task_data.describe(data):
         logging.info("%s", line)
     examples = texts_to_learn(options, data)
     logits, fingerprint = teacher.Teacher(trained, options).logits(examples, options.logits_dir)
     learned = list(map(lessons.Lesson, examples, logits))
-    task = distillation.Distillation(data, options, model, learned, fingerprint)
-    return finetune.run(task, model, options, actions)
+    with layer_loss(options, model, trained) as of_layers:
+        task = distillation.Distillation(data, options, model, learned, fingerprint, of_layers)
+        return finetune.run(task, model, options, actions)
+
+
+@contextlib.contextmanager
+def layer_loss(options: Any, student: Any, trained: Any) -> Iterator[Any]:
+    """Yields what a student learns from the teacher's layers; None if nothing."""
+    if not options.learns_layers():
+        yield None
+        return
+    from bert_toolkit.checkpoints import checkpoint_files
+    from bert_toolkit.tasks import layer_distillation
+
+    config = trained.files.config
+    layers = layer_distillation.layers_to_learn(
+        options.teacher_layers, student.config.num_hidden_layers, config.num_hidden_layers
+    )
+    logging.info("layers of the teacher to learn from: %s", ", ".join(map(str, layers)))
+    with checkpoint_files.as_tensorflow(trained.checkpoint) as weights:
+        assert weights
+        yield layer_distillation.LayerLoss(
+            weights, config, layers, options.hidden_state_weight, options.attention_weight
+        )
 
 
 # --- The data ---
@@ -316,21 +281,17 @@ def texts_to_learn(options: Options, data: task_data.Data) -> list[task_data.Exa
 # --- The student ---
 
 
-def with_student(options: Options) -> Options:
+def with_student(options: Any, trained: Any) -> Any:
     """Returns the options with the student's files, the teacher's where it has none of its own.
 
     Raises:
-      UserError: there is no teacher, or it has no such layer, or there are several hosts.
+      UserError: the teacher has no such layer, or there are several hosts.
     """
-    from bert_toolkit.inference import teacher
-
     if cluster.size() > 1:
         raise UserError(
             "TF_CONFIG: its cluster has several hosts, but bert distill trains on one; run it"
             " without TF_CONFIG"
         )
-
-    trained = teacher.find_teacher(options.teacher_dir or "")
     files.make_directory(options.output_dir, "output_dir")
     options = dataclasses.replace(options, logits_dir=os.path.join(options.output_dir, LOGITS))
     if options.bert_dir:
@@ -343,7 +304,7 @@ def with_student(options: Options) -> Options:
     return dataclasses.replace(options, bert_dir=directory)
 
 
-def write_student(directory: str, options: Options, trained: Any) -> None:
+def write_student(directory: str, options: Any, trained: Any) -> None:
     """Writes a student that is made of a teacher; none if its training has begun."""
     import tensorflow.compat.v1 as tf
 

@@ -1,4 +1,4 @@
-"""A trained classifier whose answers others learn from: its logits, computed once and kept."""
+"""A trained model whose answers others learn from: its logits, computed once and kept."""
 
 import hashlib
 import json
@@ -18,14 +18,27 @@ from bert_toolkit.options import ModelOptions
 from bert_toolkit.problems import KINDS
 from bert_toolkit.tasks.base import EncodedSplit
 from bert_toolkit.tasks.classification import classifier_network, distillation
-from bert_toolkit.tasks.classification.task_data import Example
+from bert_toolkit.tasks.tagging import network
+from bert_toolkit.tasks.tagging.words import WordEncoder, join
+from bert_toolkit.text.encoding import Encoded
+from bert_toolkit.training.outputs import Network
+from modeling import BertConfig
 
 # Texts whose logits are one file: what an interruption may lose.
 PART = 4096
 
 
-def find_teacher(teacher_dir: str) -> Trained:
-    """Returns the classifier of a directory: of an output directory the best, or the last.
+def find_teacher(
+    teacher_dir: str,
+    kinds: Sequence[str] = KINDS,
+    named: str = "a trained classifier; train it by bert classify",
+) -> Trained:
+    """Returns the model of a directory: of an output directory the best, or the last.
+
+    Args:
+      teacher_dir: the directory.
+      kinds: of problems that it may be for.
+      named: what is expected there, for messages.
 
     Raises:
       UserError: there is none.
@@ -35,22 +48,20 @@ def find_teacher(teacher_dir: str) -> Trained:
     with arguments_named(bert_dir="--teacher_dir"):
         if not files.is_directory(teacher_dir):
             raise UserError(f"--teacher_dir={teacher_dir}: no such directory")
-        expected = "a trained classifier; train it by bert classify"
-        return find_for(ModelOptions(bert_dir=teacher_dir), KINDS, expected)
+        return find_for(ModelOptions(bert_dir=teacher_dir), kinds, named)
 
 
 class Teacher:
-    """A classifier's logits for texts."""
+    """A classifier's logits for texts; subclasses are of other models."""
 
     def __init__(self, trained: Trained, options: Any):
-        """Takes a classifier and the options of bert distill, which say how texts are read."""
+        """Takes a model and the options of the command, which say how texts are read."""
         self._trained, self._options = trained, options
         vocabulary = training_notes.Vocabulary.of(trained.files.vocab_file or "")
         training_notes.check_vocabulary(trained.checkpoint, vocabulary)
-        self._reader = distillation.reader(trained.files, options)
         self._session: Optional[InferenceSession] = None
 
-    def logits(self, examples: Sequence[Example], directory: str) -> tuple[np.ndarray, str]:
+    def logits(self, examples: Sequence[Any], directory: str) -> tuple[np.ndarray, str]:
         """Returns the logits, float32 [N, outputs], and a fingerprint of what they depend on.
 
         They are kept in files below `directory`, some thousand texts each: those that are there
@@ -73,37 +84,49 @@ class Teacher:
         self.close()
         return np.concatenate(found), fingerprint
 
-    def _compute(self, examples: Sequence[Example]) -> np.ndarray:
+    def _run(self, encoded: Sequence[Encoded]) -> list[np.ndarray]:
+        """Returns the logits for sequences."""
         if self._session is None:
-            config, problem = self._trained.files.config, self._trained.problem
             with arguments_named(max_seq_length="--max_seq_length"):
                 self._session = InferenceSession(
                     self._trained.files,
                     self._trained.checkpoint,
-                    lambda _: classifier_network.network(config, problem),
+                    self._network,
                     "logits",
                     self._options.max_seq_length,
                     num_threads=self._options.num_threads,
                 )
-        windows = [self._reader.encode(each.text_a, each.text_b) for each in examples]
+        return self._session.run_encoded(encoded, self._options.predict_batch_size)
+
+    def _network(self, config: BertConfig) -> Network:
+        return classifier_network.network(config, self._trained.problem)
+
+    def _compute(self, examples: Sequence[Any]) -> np.ndarray:
+        reader = distillation.reader(self._trained.files, self._options)
+        windows = [reader.encode(each.text_a, each.text_b) for each in examples]
         owners = np.repeat(np.arange(len(examples)), [len(of_one) for of_one in windows])
-        outputs = self._session.run_encoded(
-            [window for of_one in windows for window in of_one], self._options.predict_batch_size
-        )
+        outputs = self._run([window for of_one in windows for window in of_one])
         of_examples = EncodedSplit("", examples, owners).of_examples(np.array(outputs))
         return of_examples.astype(np.float32)
 
-    def _fingerprint(self, examples: Sequence[Example]) -> str:
+    def _how(self) -> list[Any]:
+        """Returns the options that say how texts are read."""
+        options = self._options
+        return [options.max_seq_length, options.truncate, options.doc_stride, options.augment > 0]
+
+    def _text(self, example: Any) -> Any:
+        return example[1:3]
+
+    def _fingerprint(self, examples: Sequence[Any]) -> str:
         """Returns a digest of the model, how it reads, and the texts."""
-        model, options = self._trained.files, self._options
+        model = self._trained.files
         hashed = hashlib.sha256(model.config.to_json_string().encode())
         for name, value in sorted(checkpoint_files.read(self._trained.checkpoint).items()):
             hashed.update(name.encode() + np.ascontiguousarray(value).tobytes())
         tokens = training_notes.Vocabulary.of(model.vocab_file or "").digest
-        how = [options.max_seq_length, options.truncate, options.doc_stride, options.augment > 0]
-        hashed.update(json.dumps([tokens, model.rules.to_dict(), how]).encode())
+        hashed.update(json.dumps([tokens, model.rules.to_dict(), self._how()]).encode())
         for example in examples:
-            hashed.update(repr(example[1:3]).encode())
+            hashed.update(repr(self._text(example)).encode())
         return hashed.hexdigest()[:16]
 
     def close(self) -> None:
@@ -111,6 +134,36 @@ class Teacher:
         if self._session is not None:
             self._session.close()
             self._session = None
+
+
+class TaggingTeacher(Teacher):
+    """A tagger's logits for the words of sentences, those of a sentence after those of another."""
+
+    def _network(self, config: BertConfig) -> Network:
+        return network.network(config, self._trained.problem.labels)
+
+    def _compute(self, examples: Sequence[Any]) -> np.ndarray:
+        """Returns float32 [words, labels]."""
+        options, labels = self._options, len(self._trained.problem.labels)
+        tokenizer = self._trained.files.tokenizer()
+        encoder = WordEncoder(tokenizer, options.max_seq_length, options.doc_stride)
+        parts = [encoder.encode(sentence.words) for sentence in examples]
+        outputs = iter(self._run([part.encoded for of_one in parts for part in of_one]))
+        words = [
+            join(
+                [(part.first_word, next(outputs)[part.places]) for part in of_one],
+                len(sentence.words),
+                labels,
+            )
+            for sentence, of_one in zip(examples, parts)
+        ]
+        return np.concatenate(words)
+
+    def _how(self) -> list[Any]:
+        return [self._options.max_seq_length, self._options.doc_stride]
+
+    def _text(self, example: Any) -> Any:
+        return example.words
 
 
 def _write(path: str, values: np.ndarray) -> None:

@@ -119,6 +119,7 @@ def test_modules_do_not_import_each_other_in_a_circle():
         "bert_toolkit.commands.fill_mask",
         "bert_toolkit.commands.score",
         "bert_toolkit.commands.distill",
+        "bert_toolkit.commands.distill_tagger",
         "bert_toolkit.commands.search",
         "bert_toolkit.commands.find_lr",
         "bert_toolkit.commands.multitask",

@@ -219,7 +219,8 @@ def train(strategy, batch_size):
     def model_fn(features, labels, mode):
         kernel = tf.get_variable("kernel", [3, 1], initializer=tf.ones_initializer())
         table = tf.get_variable("table", [8, 1], initializer=tf.zeros_initializer())
-        predicted = tf.matmul(features["x"], kernel) + tf.gather(table, features["row"])
+        bias = tf.get_variable("bias", [1], initializer=tf.ones_initializer())
+        predicted = tf.matmul(features["x"], kernel) + tf.gather(table, features["row"]) + bias
         loss = tf.reduce_mean((predicted - labels) ** 2)
         settings = optimization.OptimizerSettings(ema_decay=0.9)
         step = optimization.create_optimizer(loss, 0.05, 20, 2, settings=settings)
@@ -231,8 +232,8 @@ def train(strategy, batch_size):
     def data():
         return tf.data.Dataset.from_tensor_slices(({"x": x, "row": rows}, y)).repeat().batch(batch_size)
     estimator.train(data, max_steps=10)
-    names = ("kernel", "table", "kernel/ema", "table/ema")
-    return np.concatenate([estimator.get_variable_value(name) for name in names])
+    names = ("kernel", "table", "bias", "kernel/ema", "table/ema")
+    return np.concatenate([estimator.get_variable_value(name).ravel() for name in names])
 
 one = train(None, 8)
 two = train(trainer.mirrored(["/cpu:0", "/cpu:1"]), 4)

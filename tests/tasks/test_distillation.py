@@ -25,6 +25,7 @@ from bert_toolkit.serving.models import ServedModel
 from bert_toolkit.tasks.classification import bilstm, lessons
 from bert_toolkit.tasks.classification.distillation import DistillationLoss
 from bert_toolkit.tasks.classification.task_data import Example
+from bert_toolkit.tasks.distillation_options import CROSS_ENTROPY
 
 # --- The loss ---
 
@@ -55,7 +56,7 @@ def test_the_distance_of_logits():
 
 
 def test_the_cross_entropy_at_a_temperature_and_the_label():
-    loss = DistillationLoss(lessons.CROSS_ENTROPY, 4.0, 0.3)
+    loss = DistillationLoss(CROSS_ENTROPY, 4.0, 0.3)
     found = losses_of(loss, Problem(SINGLE, ("a", "b", "c")), [2, 0])
     soft = -16.0 * (softmax(TEACHER / 4, -1) * log_softmax(LOGITS / 4, -1)).sum(-1)
     assert found["distillation_loss"] == pytest.approx((0.7 * soft[0] + soft[1]) / 2, rel=1e-5)
@@ -63,7 +64,7 @@ def test_the_cross_entropy_at_a_temperature_and_the_label():
 
 
 def test_several_labels_and_numbers():
-    loss = DistillationLoss(lessons.CROSS_ENTROPY, 2.0, 0.5)
+    loss = DistillationLoss(CROSS_ENTROPY, 2.0, 0.5)
     labels = np.array([[1, 0, 1], [0, 0, 0]])
     found = losses_of(loss, Problem(MULTI, ("a", "b", "c")), labels)
     soft = 4.0 * binary_entropy(expit(TEACHER / 2), LOGITS / 2).mean(-1)

@@ -18,8 +18,8 @@ from bert_toolkit.errors import UserError
 from bert_toolkit.io import tfrecord
 from bert_toolkit.problems import REGRESSION, SINGLE, Problem
 from bert_toolkit.tasks import multitask
-from bert_toolkit.tasks.classification import lessons
 from bert_toolkit.tasks.classification.distillation import AnnealedLoss
+from bert_toolkit.tasks.distillation_options import CROSS_ENTROPY, MSE
 from bert_toolkit.training.mixed_input import MixedInput
 from bert_toolkit.training.outputs import Head
 
@@ -329,7 +329,7 @@ def loss_and_gradient(kind, problem, labels, logits, teacher, progress):
 def test_targets_go_from_the_teacher_to_the_labels(progress):
     labels = np.array([2, 0])
     loss, gradient = loss_and_gradient(
-        lessons.CROSS_ENTROPY, Problem(SINGLE, ("a", "b", "c")), labels, LOGITS, TEACHER, progress
+        CROSS_ENTROPY, Problem(SINGLE, ("a", "b", "c")), labels, LOGITS, TEACHER, progress
     )
     target = progress * np.eye(3)[labels] + (1 - progress) * softmax(TEACHER, -1)
     assert loss == pytest.approx(-(target * log_softmax(LOGITS, -1)).sum() / 2, rel=1e-5)
@@ -339,7 +339,7 @@ def test_targets_go_from_the_teacher_to_the_labels(progress):
 def test_the_gradient_of_a_number_is_that_of_the_target_between():
     numbers = np.array([0.5, 9.0], np.float32)
     _, gradient = loss_and_gradient(
-        lessons.MSE, Problem(REGRESSION), numbers, LOGITS[:, :1], TEACHER[:, :1], 0.25
+        MSE, Problem(REGRESSION), numbers, LOGITS[:, :1], TEACHER[:, :1], 0.25
     )
     target = 0.25 * numbers + 0.75 * TEACHER[:, 0]
     np.testing.assert_allclose(gradient[:, 0], 2 * (LOGITS[:, 0] - target) / 2, rtol=1e-5)

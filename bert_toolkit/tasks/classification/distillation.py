@@ -6,21 +6,25 @@ distance to these; labels count beside them where they are known.
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Optional
 
 import tensorflow.compat.v1 as tf
 
 from bert_toolkit.checkpoints.model_directory import ModelFiles
+from bert_toolkit.compute import ComputeOptions
 from bert_toolkit.io.tfrecord import Field, Schema
 from bert_toolkit.problems import MULTI, REGRESSION, SINGLE, Problem
 from bert_toolkit.tasks.base import Examples
 from bert_toolkit.tasks.classification.classification import Classification
 from bert_toolkit.tasks.classification.classifier_network import Features
-from bert_toolkit.tasks.classification.lessons import CROSS_ENTROPY, MASK, MSE, Lesson
+from bert_toolkit.tasks.classification.lessons import MASK, Lesson
 from bert_toolkit.tasks.classification.task_data import Data
+from bert_toolkit.tasks.distillation_options import CROSS_ENTROPY, MSE
+from bert_toolkit.tasks.layer_distillation import LayerLoss
 from bert_toolkit.text.encoding import Encoded, SequenceEncoder
-from bert_toolkit.training import metrics
-from bert_toolkit.training.outputs import Mean
+from bert_toolkit.training import metrics, model_functions
+from bert_toolkit.training.outputs import Mean, Network
+from modeling import BertConfig
 
 # --- The loss ---
 
@@ -49,7 +53,7 @@ class DistillationLoss:
         """Returns the parts of the loss by name, for logits [B, outputs]."""
         count = tf.cast(tf.shape(logits)[0], tf.float32)
         share = self._label_share(features) * tf.cast(features["has_label"], tf.float32)  # [B]
-        distances = self._distances(problem, features["teacher_logits"], logits)
+        distances = self.distances(problem, features["teacher_logits"], logits)
         found = {"distillation_loss": Mean(tf.reduce_sum((1.0 - share) * distances), count)}
         if self.hard_label_weight:
             of_labels = _label_losses(problem, features["label_ids"], logits)
@@ -70,8 +74,8 @@ class DistillationLoss:
         """Returns the share of the loss that is on labels, a scalar."""
         return self.hard_label_weight
 
-    def _distances(self, problem: Problem, teacher: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-        """Returns the distance of each example's logits to the teacher's, [B]."""
+    def distances(self, problem: Problem, teacher: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+        """Returns the distances of logits to the teacher's: [..., outputs] twice -> [...]."""
         if self.kind == MSE:
             return tf.reduce_mean(tf.math.squared_difference(logits, teacher), -1)
         wanted, scaled = teacher / self.temperature, logits / self.temperature
@@ -136,6 +140,7 @@ class Distillation(Classification):
         model: ModelFiles,
         lessons: Sequence[Lesson],
         fingerprint: str,
+        layer_loss: Optional[LayerLoss] = None,
     ):
         """Takes what is needed.
 
@@ -145,11 +150,12 @@ class Distillation(Classification):
           model: the student's files.
           lessons: to train on, in place of the training data.
           fingerprint: of the teacher's answers.
+          layer_loss: what is learned of the teacher's layers; None for nothing.
         """
         super().__init__(data, options, model.tokenizer())
         self.examples = Examples(lessons, data.dev, data.test)
         self.train_source = self.train_source or options.unlabeled_file
-        self._fingerprint = fingerprint
+        self._fingerprint, self._layer_loss = fingerprint, layer_loss
         self._reader = reader(model, options)
 
     def schema(self) -> Schema:
@@ -183,6 +189,12 @@ class Distillation(Classification):
         return DistillationLoss(
             options.distillation_loss, options.temperature, options.hard_label_weight
         )
+
+    def network(self, config: BertConfig, compute: ComputeOptions) -> Network:
+        if self._layer_loss is None:
+            return super().network(config, compute)
+        head = self._layer_loss.added_to(self.head(config), compute)
+        return model_functions.with_head(config, head, compute)
 
 
 class Annealed(Distillation):

@@ -10,8 +10,6 @@ import numpy as np
 
 from bert_toolkit.tasks.classification.task_data import Example
 
-# The distances to the teacher; distillation.py has them.
-MSE, CROSS_ENTROPY = "mse", "cross_entropy"
 MASK = "[MASK]"
 
 

@@ -74,7 +74,13 @@ def model_of(problem: Problem, settings: Mapping[str, Any]) -> Model:
     return Model(problem, scheme, bool(settings.get("crf")))
 
 
-def load(options: Any, wanted: Any, tokenizer: FullTokenizer, model_dirs: Sequence[str]) -> Data:
+def load(
+    options: Any,
+    wanted: Any,
+    tokenizer: FullTokenizer,
+    model_dirs: Sequence[str],
+    model: Optional[Model] = None,
+) -> Data:
     """Reads the files that are needed.
 
     Args:
@@ -82,6 +88,7 @@ def load(options: Any, wanted: Any, tokenizer: FullTokenizer, model_dirs: Sequen
       wanted: Actions, of which evaluation may be for choosing the best model.
       tokenizer: finds the words of plain text.
       model_dirs: where a model may lie that was trained before.
+      model: what is to be predicted; None for what the data has, or a model of `model_dirs`.
 
     Raises:
       UserError: a file cannot be used, or has sentences that cannot.
@@ -104,7 +111,8 @@ def load(options: Any, wanted: Any, tokenizer: FullTokenizer, model_dirs: Sequen
     test = read(options.predict_file, False, options.predict_format) if wanted.predict else None
     if not bad.skip:
         bad.finish(options.output_dir)
-    model = _model(options, train if wanted.train else None, model_dirs)
+    if model is None:
+        model = _model(options, train if wanted.train else None, model_dirs)
     train_rows = _in_scheme(train, model, bad) if train else None
     dev_rows = _in_scheme(dev, model, bad) if dev else None
     bad.finish(options.output_dir)
@@ -192,7 +200,7 @@ def _model(options: Any, train: Optional[TagFile], directories: Sequence[str]) -
                 "the tags are not known: --output_dir holds no model trained by this program, and"
                 " --bert_dir no tagger; pass --train_file to train one"
             )
-        return dataclasses.replace(known, problem=_named(known.problem, options.labels))
+        return named(known, options.labels)
     scheme = options.scheme
     tags = {tag for sentence in train.sentences for tag in sentence.tags or ()}
     types = sorted({schemes.split(tag)[1] for tag in tags - {schemes.OUTSIDE}})
@@ -203,18 +211,21 @@ def _model(options: Any, train: Optional[TagFile], directories: Sequence[str]) -
         )
     labels = schemes.labels(types, scheme)
     if options.labels:
-        named = {schemes.spelled(tag): None for tag in options.labels}
-        given = {schemes.split(tag)[1]: None for tag in named if tag != schemes.OUTSIDE}
+        tags_given = {schemes.spelled(tag): None for tag in options.labels}
+        given = {schemes.split(tag)[1]: None for tag in tags_given if tag != schemes.OUTSIDE}
         labels = schemes.labels(given, scheme)
-        labels = tuple(named) if sorted(named) == sorted(labels) else labels
+        labels = tuple(tags_given) if sorted(tags_given) == sorted(labels) else labels
     return Model(Problem(TAGGING, labels), scheme, options.crf)
 
 
-def _named(known: Problem, labels: Optional[Sequence[str]]) -> Problem:
-    """Returns the problem of a model whose labels have no names, with those of --labels."""
-    nameless = all(map(hugging_face.UNNAMED.fullmatch, known.labels))
-    if labels and nameless and len(labels) == len(known.labels):
-        return dataclasses.replace(known, labels=tuple(labels))
+def named(known: Model, labels: Optional[Sequence[str]]) -> Model:
+    """Returns a model whose labels have no names with those of --labels; others as they are."""
+    problem = known.problem
+    nameless = all(map(hugging_face.UNNAMED.fullmatch, problem.labels))
+    if labels and nameless and len(labels) == len(problem.labels):
+        return dataclasses.replace(
+            known, problem=dataclasses.replace(problem, labels=tuple(labels))
+        )
     return known
 
 

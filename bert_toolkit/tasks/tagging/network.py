@@ -1,7 +1,7 @@
 """The network of a tagger: BERT, a linear layer over its states, and a CRF if one is asked for."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Optional
+from typing import Any, Optional, Protocol
 
 import tensorflow.compat.v1 as tf
 
@@ -15,6 +15,16 @@ from bert_toolkit.training.outputs import Head, Mean, Network, Outputs
 # Features of records beside those of every sequence: 1 where the first piece of a word is, whose
 # tag is wanted; which word of its sentence is the first of these; and whether its last is here.
 MASK, FIRST_WORD, HAS_LAST = "label_mask", "first_word", "has_last_word"
+
+
+class Objective(Protocol):
+    """What a tagger is trained for, if not for tags."""
+
+    def losses(self, features: Mapping[str, tf.Tensor], logits: tf.Tensor) -> dict[str, Mean]:
+        """Returns the parts of the loss by name, for logits [B, S, L]."""
+
+    def shown(self, features: Mapping[str, tf.Tensor], logits: tf.Tensor) -> dict[str, Mean]:
+        """Returns what is shown beside the loss while training, by name."""
 
 
 def network(
@@ -31,7 +41,10 @@ def network(
 
 
 def head(
-    config: modeling.BertConfig, labels: Sequence[str], crf_scheme: Optional[str] = None
+    config: modeling.BertConfig,
+    labels: Sequence[str],
+    crf_scheme: Optional[str] = None,
+    objective: Optional[Objective] = None,
 ) -> Head:
     """Returns what a tagger computes of BERT's states; see `network`."""
 
@@ -54,6 +67,9 @@ def head(
             predictions["transitions"] = tf.tile(tf.expand_dims(between, 0), [count, 1, 1])
         if mode == PREDICT:
             return Outputs(predictions)
+        if objective is not None:
+            losses_by_name = objective.losses(features, logits)
+            return Outputs(predictions, losses_by_name, shown=objective.shown(features, logits))
         label_ids, mask = features["label_ids"], features[MASK]  # [B, S]
         if crf_scheme:
             rules = crf.Rules.of(labels, crf_scheme)
