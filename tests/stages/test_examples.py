@@ -87,3 +87,28 @@ def test_an_example_says_what_it_wants(run_example):
         assert result.returncode != 0
         assert ": a " in result.stderr
         assert len(result.stderr.splitlines()) == 1
+
+
+def test_further_pretraining(tmp_path, run_example, reviews, model_dir):
+    (tmp_path / "more.txt").write_text("the mercy of the people\n")
+    settings = {"STEPS": "4", "EPOCHS": "2", "SEEDS": "2", "ROWS": "20", "MAX_LENGTH": "16"}
+    data = [reviews / "train.tsv", reviews / "dev.tsv", model_dir]
+    result = run_example("further_pretraining.sh", *data, "out", "more.txt", **settings)
+    assert result.returncode == 0, result.stderr
+    rows = (reviews / "train.tsv").read_text().splitlines()[1:]
+    texts = (tmp_path / "out/texts.txt").read_text().split("\n\n")
+    expected = [row.split("\t")[0] for row in rows] + ["the mercy of the people"]
+    assert list(filter(None, map(str.strip, texts))) == expected
+    scores = result.stdout.splitlines()[-4:]
+    assert [score.split("/")[1:3] for score in scores] == [
+        [name, run] for name in ("from_after", "from_before") for run in ("run_1", "run_2")
+    ]
+    # The classifiers of the second kind began with what pretraining had learned.
+    notes = [
+        json.loads((tmp_path / f"out/{name}/run_1/trained_with.json").read_text())[
+            "init_checkpoint"
+        ]
+        for name in ("from_before", "from_after")
+    ]
+    assert str(model_dir) in notes[0]
+    assert "out/pretrained" in notes[1]
