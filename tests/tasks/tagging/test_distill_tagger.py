@@ -91,7 +91,7 @@ def options(output_dir, **flags):
         "teacher_dir": "teacher",
         "teacher_layers": ["0"],
         "max_seq_length": 32,
-        "train_batch_size": 16,
+        "train_batch_size": 8,
         "learning_rate": 2e-3,
         "output_dir": str(output_dir),
     }
@@ -143,7 +143,7 @@ def trained(output_dir, **flags):
         "train_file": str(SAMPLE / "train.conll"),
         "eval_file": str(SAMPLE / "dev.conll"),
         "max_seq_length": 32,
-        "train_batch_size": 16,
+        "train_batch_size": 8,
         "learning_rate": 2e-3,
         "output_dir": str(output_dir),
     }
@@ -171,9 +171,12 @@ def test_layers_of_the_teacher_learn_its_tags(tmp_path, teacher, monkeypatch, ca
     sentences = [text.split() for text in texts]
     of_teacher = bert_toolkit.TokenClassifier("teacher").tags(sentences)
     found = bert_toolkit.TokenClassifier(str(tmp_path / "out")).tags(sentences)
-    same = [a == b for one, other in zip(of_teacher, found) for a, b in zip(one, other)]
-    assert np.mean(same) > 0.95
-    assert metrics["eval_accuracy"] > 0.85
+    pairs = [pair for one, other in zip(of_teacher, found) for pair in zip(one, other)]
+    assert np.mean([one == other for one, other in pairs]) > 0.9
+    of_entities = [one == other for one, other in pairs if one != "O"]
+    assert len(of_entities) > 20
+    assert np.mean(of_entities) > 0.7
+    assert metrics["eval_f1"] > 0.2
     # The answers that are kept are the teacher's: of the tagged sentences, then of the texts.
     [folder] = os.listdir(tmp_path / "out" / "teacher_logits")
     logits = np.load(tmp_path / "out" / "teacher_logits" / folder / "00000.npy")
@@ -231,7 +234,7 @@ def test_teachers_and_tags_that_cannot_be_used(tmp_path, teacher, monkeypatch):
         distill_tagger.run(options(out, teacher_layers=["5"]))
     strange = tmp_path / "strange.conll"
     strange.write_text("Anna B-GHOST\nsings O\n")
-    with pytest.raises(UserError, match="strange.conll line 1: tag B-GHOST; expected one of O"):
+    with pytest.raises(UserError, match="strange.conll line 1: tag B-GHOST; expected one of 'O'"):
         distill_tagger.run(options(out, train_file=str(strange)))
     (tmp_path / "blank.txt").write_text("\n\n")
     with pytest.raises(UserError, match="blank.txt: only blank lines in it; expected texts"):
