@@ -150,17 +150,18 @@ class Options(ModelOptions, WindowOptions, FinetuneOptions):
 
     def _file_conflicts(self) -> list[str]:
         if not (self._has_training_file() or self.eval_file or self.predict_file):
-            return ["--train_file, --eval_file or --predict_file is required"]
+            *names, last = (*self.TRAINING_FILES, "eval_file", "predict_file")
+            return [f"--{', --'.join(names)} or --{last} is required"]
         conflicts = [
             f"--{name}=-: only --predict_file reads standard input; expected a file"
             for name in ("train_file", "eval_file")
             if getattr(self, name) == files.STREAM
         ]
         conflicts += [
-            f"--do_{action}: --{action}_file is required"
-            for action, lacks_file in (
-                ("train", self.do_train and not self._has_training_file()),
-                ("predict", self.do_predict and not self.predict_file),
+            f"--do_{action}: --{' or --'.join(names)} is required"
+            for action, names, lacks_file in (
+                ("train", self.TRAINING_FILES, self.do_train and not self._has_training_file()),
+                ("predict", ["predict_file"], self.do_predict and not self.predict_file),
             )
             if lacks_file
         ]

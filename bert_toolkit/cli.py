@@ -130,6 +130,10 @@ def _define(one: Option) -> str:
         flags.FLAGS[one.name].help = declared.help  # absl adds to it
     else:
         _DEFINE[one.type](one.name, default, declared.help, **bounds)
+        if one.type is float:  # whatever the bounds, nan is not beyond them
+            flags.register_validator(
+                one.name, lambda value: value is None or value == value, "expected a number"
+            )
     if declared.required:
         flags.mark_flag_as_required(one.name)
     if declared.alias:

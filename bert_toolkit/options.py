@@ -410,7 +410,7 @@ class TrainingOptions(DeviceOptions, CheckpointOptions):
         if self.use_tpu and parts > 1:
             conflicts.append("--gradient_accumulation_steps: not on a TPU; leave it out")
         steps = self.profile_steps
-        if steps and not (len(steps) == 2 and all(step.isdigit() for step in steps)):
+        if steps and not (len(steps) == 2 and all(step.isdecimal() for step in steps)):
             conflicts.append(
                 f"--profile_steps={','.join(steps)}: expected the first and the last step: 10,15"
             )
@@ -520,7 +520,7 @@ class FinetuneOptions(TrainingOptions):
         conflicts = []
         for name in ("evaluate_every", "unfreeze_schedule"):
             every = getattr(self, name)
-            if every not in (None, "epoch") and not (every.isdigit() and int(every)):
+            if every not in (None, "epoch") and not (every.isdecimal() and int(every)):
                 conflicts.append(f"--{name}={every}: expected epoch, or a number of steps")
         every = self.evaluate_every
         if self.head_learning_rate is not None and not self.learning_rate:

@@ -8,7 +8,7 @@
 #   STEPS=1000     steps of pretraining, of 32 texts each
 #   EPOCHS=3       epochs of classification
 #   ROWS=all       labelled rows to classify by; the texts of the others are pretrained on all the same
-#   SEEDS=3        models of each way
+#   SEEDS=3        models of each way, 2 or more
 #   MAX_LENGTH=64  tokens of a text
 set -euo pipefail
 train=${1:?a table of labelled texts}
@@ -22,7 +22,7 @@ length=${MAX_LENGTH:-64}
 mkdir -p "$out"
 
 echo "== 1. The texts, each a document"
-{ tail -n +2 "$train" | cut -f1; cat "$more"; } | sed 's/$/\n/' > "$out/texts.txt"
+{ tail -n +2 "$train" | cut -f1; cat "$more"; } | sed G > "$out/texts.txt"
 
 echo "== 2. Pretraining data: a text is a sequence, masked anew in each epoch"
 bert create-data --input_file="$out/texts.txt" --output_file="$out/texts.tfrecord" \

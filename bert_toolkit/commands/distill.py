@@ -42,6 +42,7 @@ from bert_toolkit.options import (
     TokenizerOptions,
     TrainingOptions,
     option,
+    spelled,
 )
 from bert_toolkit.problems import REGRESSION
 from bert_toolkit.tasks import start
@@ -289,8 +290,8 @@ def with_student(options: Any, trained: Any) -> Any:
     """
     if cluster.size() > 1:
         raise UserError(
-            "TF_CONFIG: its cluster has several hosts, but bert distill trains on one; run it"
-            " without TF_CONFIG"
+            "TF_CONFIG: its cluster has several hosts, but distillation runs on one; run it without"
+            " TF_CONFIG"
         )
     files.make_directory(options.output_dir, "output_dir")
     options = dataclasses.replace(options, logits_dir=os.path.join(options.output_dir, LOGITS))
@@ -315,6 +316,7 @@ def write_student(directory: str, options: Any, trained: Any) -> None:
     directories = [options.output_dir, os.path.join(options.output_dir, "run_1")]
     begun = any(map(tf.train.latest_checkpoint, directories)) and not options.overwrite
     if begun and files.exists(f"{prefix}.index"):
+        _check_same_layers(directories, options.teacher_layers)
         return
     weights = checkpoint_files.read(trained.checkpoint)
     config = trained.files.config
@@ -331,6 +333,20 @@ def write_student(directory: str, options: Any, trained: Any) -> None:
     student = dataclasses.replace(trained.files, config=config)
     model_directory.write(directory, student)
     checkpoint_files.save(prefix, weights)
+
+
+def _check_same_layers(directories: Sequence[str], layers: Optional[Sequence[str]]) -> None:
+    """Raises a UserError if a student whose training has begun was made of other layers."""
+    from bert_toolkit.checkpoints import training_notes
+
+    for directory in directories:
+        noted = training_notes.read(directory).get("flags", {}).get("teacher_layers")
+        if noted and list(layers or ()) != noted:
+            raise UserError(
+                f"--teacher_layers={spelled(layers or ())}: the student in {directory} was made of"
+                f" layers {spelled(noted)} and has begun to learn; pass these, another"
+                " --output_dir, or --overwrite to begin anew"
+            )
 
 
 WORD_EMBEDDINGS = "bert/embeddings/word_embeddings"

@@ -46,8 +46,6 @@ def find_teacher(
     if not files.is_directory(teacher_dir):
         raise UserError(f"--teacher_dir={teacher_dir}: no such directory")
     with arguments_named(bert_dir="--teacher_dir"):
-        if not files.is_directory(teacher_dir):
-            raise UserError(f"--teacher_dir={teacher_dir}: no such directory")
         return find_for(ModelOptions(bert_dir=teacher_dir), kinds, named)
 
 

@@ -1,6 +1,7 @@
 """Options of the commands that distill a model, whatever it predicts."""
 
 import dataclasses
+import os
 from collections.abc import Sequence
 from typing import Any, ClassVar, Optional
 
@@ -15,6 +16,10 @@ BERT, BILSTM = "bert", "bilstm"
 LAYER_WEIGHTS = ("hidden_state_weight", "attention_weight")
 
 
+def _is_same(one: str, other: str) -> bool:
+    return os.path.abspath(one) == os.path.abspath(other)
+
+
 @dataclasses.dataclass(frozen=True)
 class DistillationOptions:
     """From whom a student learns, and what; those of a model stand beside them."""
@@ -26,8 +31,8 @@ class DistillationOptions:
     )
     unlabeled_file: Optional[str] = option(
         None,
-        "More texts to learn from, without labels: .txt with a text a line, or what else"
-        " --predict_file takes.",
+        "More texts to learn from, without labels: .txt with a text a line, whatever is in it, or"
+        " what else --predict_file takes.",
     )
     teacher_layers: Optional[Sequence[str]] = option(
         None,
@@ -68,7 +73,7 @@ class DistillationOptions:
     # The network of the student, an option of commands that have several NETWORKS.
     student: str = BERT
     # Where the teacher's answers are kept, which runs of several seeds share; set with the files
-    # of the student, which then is no matter of choice any more.
+    # of the student: by then the student is fixed.
     logits_dir: str = ""
 
     NETWORKS: ClassVar[tuple[str, ...]] = (BERT,)
@@ -91,6 +96,9 @@ class DistillationOptions:
         """Returns whether the student learns from the teacher's layers, not only its answers."""
         return any(getattr(self, name) for name in LAYER_WEIGHTS)
 
+    def _is_made_of_the_teacher(self) -> bool:
+        return bool(self.teacher_layers) or self.student == BILSTM
+
     def distillation_conflicts(self, options: Any) -> list[str]:
         """Returns a sentence for everything that does not go together.
 
@@ -110,8 +118,19 @@ class DistillationOptions:
             found.append(f"no student; pass {', '.join(names)} or {last}")
         if len(chosen) > 1:
             found.append(f"{' and '.join(chosen)}: each is a student; pass one of them")
+        if self._is_made_of_the_teacher():
+            found += [
+                f"--{name}: the student is made of the teacher ({chosen[0]}); leave one of them out"
+                for name in ("init_checkpoint", "vocab_file")
+                if getattr(options, name)
+            ]
+        if self.teacher_dir and _is_same(self.teacher_dir, options.output_dir):
+            found.append(
+                f"--output_dir={options.output_dir}: the directory of the teacher, which would be"
+                " written over; expected another one"
+            )
         for layer in self.teacher_layers or ():
-            if not layer.isdigit():
+            if not layer.isdecimal():
                 found.append(
                     f"--teacher_layers={','.join(self.teacher_layers or ())}: {layer!r}; expected"
                     " numbers of layers, counted from 0: 0,2,5"

@@ -150,6 +150,11 @@ def check(student: ModelFiles, teacher: ModelFiles, options: Any) -> None:
             f"{flag}: the teacher is a {theirs.network_type}, which has no such layers; expected a"
             " BERT; use another teacher, or leave the flag out"
         )
+    if ours.network_type != BERT:
+        raise UserError(
+            f"{flag}: the student is a {ours.network_type}, which has no such layers; expected a"
+            " BERT; use another student, or leave the flag out"
+        )
     vocabularies = [
         training_notes.Vocabulary.of(each.vocab_file or "") for each in (student, teacher)
     ]

@@ -44,7 +44,7 @@ def conflicts(options: Any) -> list[str]:
         f"--learning_curve={','.join(sizes)}: {size!r}: expected numbers of rows, and all:"
         " 500,1000,2000,all"
         for size in sizes
-        if size != ALL and not (size.isdigit() and int(size))
+        if size != ALL and not (size.isdecimal() and int(size))
     ]
     if options.max_train_examples:
         found.append("--learning_curve and --max_train_examples: both choose rows; pass one")

@@ -70,7 +70,8 @@ class WordLoss:
         mask = tf.cast(features[network.MASK], tf.float32)
         answers = tf.argmax(self._teacher(features, logits), -1)
         same = tf.cast(tf.equal(tf.argmax(logits, -1), answers), tf.float32)
-        return {"agreement": Mean(tf.reduce_sum(same * mask), tf.reduce_sum(mask))}
+        words = tf.maximum(tf.reduce_sum(mask), 1.0)
+        return {"agreement": Mean(tf.reduce_sum(same * mask), words)}
 
     def _teacher(self, features: Features, logits: tf.Tensor) -> tf.Tensor:
         """Returns the teacher's logits [B, S, L]; a record has those of the longest sequence."""

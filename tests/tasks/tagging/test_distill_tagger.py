@@ -118,7 +118,10 @@ def options(output_dir, **flags):
             {"train_file": None, "unlabeled_file": "a.txt", "eval_split": 0.5},
             "--eval_split divides --train_file",
         ),
-        ({"train_file": None, "do_train": True}, "--do_train: --train_file is required"),
+        (
+            {"train_file": None, "do_train": True},
+            "--do_train: --train_file or --unlabeled_file is required",
+        ),
     ],
 )
 def test_options_that_do_not_go_together(flags, message):
@@ -217,7 +220,7 @@ def test_texts_alone_and_a_teacher_in_the_layout_of_transformers(tmp_path, teach
             num_train_epochs=1.0,
         )
     )
-    assert 0.0 <= metrics["eval_accuracy"] <= 1.0
+    assert np.isfinite(metrics["eval_loss"])
     there = checkpoint_files.shapes(tf.train.latest_checkpoint(str(tmp_path / "out")))
     assert there["distillation/hidden_states/kernel"] == [16, 32]
 
