@@ -109,9 +109,10 @@ def commands(arguments: argparse.Namespace, work: str, lines: str, out: str) -> 
     ours += ["--layers=-1", "--pooling=mean", "--normalize"]
     peer = [arguments.peer_python, "-c", PEER, arguments.bert_dir, lines, out]
     ways = {"ours": ours, "sentence-transformers": [*peer, "float32"]}
-    return {**ways, "sentence-transformers, bfloat16": [*peer, "bfloat16"]} | (
-        {} if arguments.bfloat16 else {"sentence-transformers, bfloat16": []}
-    )
+    if arguments.bfloat16:
+        ways["ours, bfloat16"] = [*ours, "--precision=bfloat16"]
+        ways["sentence-transformers, bfloat16"] = [*peer, "bfloat16"]
+    return ways
 
 
 def measure(command: list) -> tuple[float, float]:
@@ -133,7 +134,7 @@ def compare(arguments: argparse.Namespace, work: str, reviews: list[str], direct
     paths = {count: os.path.join(directory, f"{count}.txt") for count in (1, len(reviews))}
     for count, path in paths.items():
         pathlib.Path(path).write_text("".join(f"{line}\n" for line in reviews[:count]))
-    ways = [way for way, command in commands(arguments, work, "", "").items() if command]
+    ways = list(commands(arguments, work, "", ""))
     seconds: dict[str, list[float]] = {way: [] for way in ways}
     starts: dict[str, list[float]] = {way: [] for way in ways}
     memory, sizes = {}, {}
