@@ -109,3 +109,30 @@ def run_stage(stage, *arguments, cwd=None, **popen):
 def golden_instances():
     """Flag set -> {"flags", "files"}: the instances that the published script makes of the golden corpus."""
     return json.loads((GOLDEN / "pretraining_instances.json").read_text())
+
+
+@pytest.fixture
+def distill_reviews(tmp_path, reviews, model_dir, monkeypatch):
+    """Trains a teacher; returns the function that runs bert distill with it, for the metrics."""
+    import run_classifier
+    from bert_toolkit.commands import distill
+
+    monkeypatch.chdir(tmp_path)
+    common = {
+        "train_file": str(reviews / "train.tsv"),
+        "eval_file": str(reviews / "dev.tsv"),
+        "max_seq_length": 32,
+        "train_batch_size": 9,
+        "learning_rate": 2e-3,
+    }
+    run_classifier.run(
+        run_classifier.Options(
+            **common, bert_dir=str(model_dir), output_dir="teacher", num_train_epochs=10.0
+        )
+    )
+
+    def run(**flags):
+        chosen = {**common, "teacher_dir": "teacher", "output_dir": "out", **flags}
+        return distill.run(distill.Options(**chosen))
+
+    return run

@@ -53,6 +53,7 @@ from bert_toolkit.tasks.distillation_options import (
     BERT,
     BILSTM,
     CROSS_ENTROPY,
+    LOSS_OPTIONS,
     DistillationOptions,
 )
 from bert_toolkit.training import cluster
@@ -109,11 +110,7 @@ class Options(DistillationOptions, run_classifier.Options):
             "doc_stride",
         ),
         "Distillation": (
-            "distillation_loss",
-            "temperature",
-            "hard_label_weight",
-            "hidden_state_weight",
-            "attention_weight",
+            *LOSS_OPTIONS,
             "augment",
             "mask_probability",
             "ngram_probability",
@@ -169,8 +166,7 @@ def run_once(options: Options) -> dict[str, Any]:
     from bert_toolkit.tasks.classification import distillation
 
     actions, model = finetune.begin(options)
-    assert options.teacher_dir
-    trained = teacher.find_teacher(options.teacher_dir)
+    trained = find_teacher(options)
     if options.learns_layers():
         layer_distillation.check(model, trained.files, options)
     data = load(options, trained.problem, actions)

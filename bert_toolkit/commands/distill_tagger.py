@@ -37,7 +37,7 @@ from bert_toolkit.options import (
 )
 from bert_toolkit.problems import TAGGING
 from bert_toolkit.tasks import start
-from bert_toolkit.tasks.distillation_options import DistillationOptions
+from bert_toolkit.tasks.distillation_options import LOSS_OPTIONS, DistillationOptions
 from bert_toolkit.tasks.tagging import schemes
 
 
@@ -64,13 +64,7 @@ class Options(DistillationOptions, run_token_classifier.Options):
             "max_seq_length",
             "doc_stride",
         ),
-        "Distillation": (
-            "distillation_loss",
-            "temperature",
-            "hard_label_weight",
-            "hidden_state_weight",
-            "attention_weight",
-        ),
+        "Distillation": LOSS_OPTIONS,
         "Training": (*FINETUNING, TrainingOptions, CheckpointOptions),
         **{
             name: run_token_classifier.Options.GROUPS[name]

@@ -14,6 +14,8 @@ MSE, CROSS_ENTROPY = "mse", "cross_entropy"
 BERT, BILSTM = "bert", "bilstm"
 # The options by which a student learns more than answers.
 LAYER_WEIGHTS = ("hidden_state_weight", "attention_weight")
+# Those of the loss, as help lists them.
+LOSS_OPTIONS = ("distillation_loss", "temperature", "hard_label_weight", *LAYER_WEIGHTS)
 
 
 def _is_same(one: str, other: str) -> bool:

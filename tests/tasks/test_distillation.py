@@ -12,7 +12,6 @@ from scipy.special import expit, log_softmax, softmax
 
 import bert_toolkit
 import modeling
-import run_classifier
 from bert_toolkit.checkpoints import checkpoint_files
 from bert_toolkit.commands import convert_checkpoint, distill
 from bert_toolkit.errors import UserError
@@ -240,30 +239,6 @@ def test_options_that_do_not_go_together(flags, message):
         distill.Options(**{**chosen, **flags})
 
 
-@pytest.fixture
-def run(tmp_path, reviews, model_dir, monkeypatch):
-    """Trains a teacher and runs the command with it; returns the metrics."""
-    monkeypatch.chdir(tmp_path)
-    common = {
-        "train_file": str(reviews / "train.tsv"),
-        "eval_file": str(reviews / "dev.tsv"),
-        "max_seq_length": 32,
-        "train_batch_size": 9,
-        "learning_rate": 2e-3,
-    }
-    run_classifier.run(
-        run_classifier.Options(
-            **common, bert_dir=str(model_dir), output_dir="teacher", num_train_epochs=10.0
-        )
-    )
-
-    def run(**flags):
-        chosen = {**common, "teacher_dir": "teacher", "output_dir": "out", **flags}
-        return distill.run(distill.Options(**chosen))
-
-    return run
-
-
 def texts(path):
     return [line.split("\t")[0] for line in path.read_text().splitlines()[1:]]
 
@@ -275,9 +250,9 @@ def kept_logits(directory):
 
 
 @pytest.mark.slow
-def test_a_bilstm_learns_what_the_teacher_says(tmp_path, run, reviews, caplog):
+def test_a_bilstm_learns_what_the_teacher_says(tmp_path, distill_reviews, reviews, caplog):
     caplog.set_level("INFO")
-    metrics = run(student="bilstm", lstm_size=16, augment=4, num_train_epochs=20.0)
+    metrics = distill_reviews(student="bilstm", lstm_size=16, augment=4, num_train_epochs=20.0)
     assert metrics["eval_accuracy"] == 1.0
     assert "to learn from: 36 texts with a label, 0 without, " in caplog.text
     out = tmp_path / "out"
@@ -311,11 +286,13 @@ def test_a_bilstm_learns_what_the_teacher_says(tmp_path, run, reviews, caplog):
 
 
 @pytest.mark.slow
-def test_layers_of_the_teacher_and_what_is_kept(tmp_path, run, reviews, caplog, monkeypatch):
+def test_layers_of_the_teacher_and_what_is_kept(
+    tmp_path, distill_reviews, reviews, caplog, monkeypatch
+):
     caplog.set_level("INFO")
     monkeypatch.setattr(teacher, "PART", 10)
     flags = {"teacher_layers": ["1"], "num_train_epochs": 5.0, "evaluate_every": "epoch"}
-    metrics = run(**flags)
+    metrics = distill_reviews(**flags)
     assert metrics["eval_accuracy"] == 1.0
     out = tmp_path / "out"
     config = json.loads((out / "bert_config.json").read_text())
@@ -336,7 +313,7 @@ def test_layers_of_the_teacher_and_what_is_kept(tmp_path, run, reviews, caplog, 
     before = [path.stat().st_mtime_ns for path in parts]
     parts[2].unlink()
     caplog.clear()
-    again = run(**flags)
+    again = distill_reviews(**flags)
     assert "nothing to train" in caplog.text
     assert again == pytest.approx(metrics)
     np.testing.assert_allclose(np.load(parts[2]), logits[20:30], atol=1e-5)
@@ -349,13 +326,15 @@ def test_layers_of_the_teacher_and_what_is_kept(tmp_path, run, reviews, caplog, 
 
 
 @pytest.mark.slow
-def test_texts_without_labels_and_a_model_from_nothing(tmp_path, run, reviews, model_dir, caplog):
+def test_texts_without_labels_and_a_model_from_nothing(
+    tmp_path, distill_reviews, reviews, model_dir, caplog
+):
     caplog.set_level("INFO")
     (tmp_path / "texts.txt").write_text("\n".join(texts(reviews / "train.tsv")) + "\n\n")
     config = json.loads((model_dir / "bert_config.json").read_text()) | {"num_hidden_layers": 1}
     (tmp_path / "small.json").write_text(json.dumps(config))
     convert_checkpoint.run(convert_checkpoint.Options(bert_dir="teacher", output_dir="theirs"))
-    metrics = run(
+    metrics = distill_reviews(
         teacher_dir="theirs",
         train_file=None,
         unlabeled_file="texts.txt",
@@ -372,7 +351,7 @@ def test_texts_without_labels_and_a_model_from_nothing(tmp_path, run, reviews, m
 
 
 @pytest.mark.slow
-def test_labels_are_in_the_order_of_the_teacher(tmp_path, run, reviews):
+def test_labels_are_in_the_order_of_the_teacher(tmp_path, distill_reviews, reviews):
     config = tmp_path / "teacher" / "task.json"
     names = json.loads(config.read_text()) | {"labels": ["bad", "good"]}
     config.write_text(json.dumps(names))
@@ -382,7 +361,7 @@ def test_labels_are_in_the_order_of_the_teacher(tmp_path, run, reviews):
     only_good = [row for row in named if row.endswith("good")]
     for name, lines in (("all.tsv", named), ("good.tsv", only_good)):
         (tmp_path / name).write_text("\n".join(["sentence\tlabel", *lines]) + "\n")
-    metrics = run(
+    metrics = distill_reviews(
         train_file="good.tsv",  # of one label; the teacher knows the others
         eval_file="all.tsv",
         student="bilstm",
@@ -393,15 +372,15 @@ def test_labels_are_in_the_order_of_the_teacher(tmp_path, run, reviews):
     assert (tmp_path / "out" / "labels.txt").read_text() == "bad\ngood\n"
     with pytest.raises(UserError, match="all.tsv line 2: .*expected one of bad, good"):
         (tmp_path / "all.tsv").write_text("sentence\tlabel\na song\tfine\n")
-        run(train_file="all.tsv", student="bilstm")
+        distill_reviews(train_file="all.tsv", student="bilstm")
 
 
 @pytest.mark.slow
-def test_several_labels_in_parts_of_a_batch(tmp_path, run, reviews):
+def test_several_labels_in_parts_of_a_batch(tmp_path, distill_reviews, reviews):
     config = tmp_path / "teacher" / "task.json"
     kind = {"problem_type": "multi_label", "metric": "f1_micro"}
     config.write_text(json.dumps(json.loads(config.read_text()) | kind))
-    metrics = run(
+    metrics = distill_reviews(
         student="bilstm",
         lstm_size=16,
         distillation_loss="cross_entropy",
@@ -417,37 +396,37 @@ def test_several_labels_in_parts_of_a_batch(tmp_path, run, reviews):
 
 
 @pytest.mark.slow
-def test_teachers_that_cannot_be_used(tmp_path, run, model_dir, monkeypatch):
+def test_teachers_that_cannot_be_used(tmp_path, distill_reviews, model_dir, monkeypatch):
     with pytest.raises(UserError, match="--teacher_dir=nowhere: no such directory"):
-        run(teacher_dir="nowhere", student="bilstm")
+        distill_reviews(teacher_dir="nowhere", student="bilstm")
     with pytest.raises(
         UserError, match="golden_model: no task.json; expected a trained classifier; train"
     ):
-        run(teacher_dir=str(model_dir), student="bilstm")
+        distill_reviews(teacher_dir=str(model_dir), student="bilstm")
     with pytest.raises(UserError, match="--teacher_layers=0,2: no layer 2; the teacher has 2"):
-        run(teacher_layers=["0", "2"])
+        distill_reviews(teacher_layers=["0", "2"])
     with pytest.raises(UserError, match="--max_seq_length=512, but .*128"):
-        run(student="bilstm", max_seq_length=512)
+        distill_reviews(student="bilstm", max_seq_length=512)
     with pytest.raises(UserError, match="--problem_type=multi_label, but the teacher was trained"):
-        run(student="bilstm", problem_type="multi_label")
+        distill_reviews(student="bilstm", problem_type="multi_label")
     (tmp_path / "blank.txt").write_text("\n\n")
     with pytest.raises(UserError, match="blank.txt: only blank lines in it; expected texts"):
-        run(student="bilstm", train_file=None, unlabeled_file="blank.txt")
+        distill_reviews(student="bilstm", train_file=None, unlabeled_file="blank.txt")
     config = tmp_path / "teacher" / "task.json"
     number = {"problem_type": "regression", "labels": []}
     config.write_text(json.dumps(json.loads(config.read_text()) | number))
     with pytest.raises(UserError, match="cross_entropy: the teacher predicts a number"):
-        run(student="bilstm", distillation_loss="cross_entropy")
+        distill_reviews(student="bilstm", distillation_loss="cross_entropy")
     hosts = {"cluster": {"worker": ["a:1", "b:2"]}, "task": {"type": "worker", "index": 0}}
     monkeypatch.setenv("TF_CONFIG", json.dumps(hosts))
     with pytest.raises(UserError, match="TF_CONFIG: its cluster has several hosts"):
-        run(student="bilstm")
+        distill_reviews(student="bilstm")
     assert not (tmp_path / "out" / "checkpoint").exists()
 
 
 @pytest.mark.slow
-def test_what_a_bilstm_cannot_do(tmp_path, run):
-    run(student="bilstm", num_train_epochs=1.0)
+def test_what_a_bilstm_cannot_do(tmp_path, distill_reviews):
+    distill_reviews(student="bilstm", num_train_epochs=1.0)
     for stage, flags in (
         ("convert_checkpoint", {"output_dir": "converted"}),
         (

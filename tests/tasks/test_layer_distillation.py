@@ -14,7 +14,6 @@ from plain_bert import PlainBert
 
 import bert_toolkit
 import modeling
-import run_classifier
 from bert_toolkit.checkpoints import checkpoint_files
 from bert_toolkit.commands import convert_checkpoint, distill, export_model
 from bert_toolkit.compute import DEFAULT_COMPUTE, TPU_COMPUTE, ComputeOptions
@@ -167,30 +166,6 @@ def test_a_student_of_the_teacher_has_no_other_start(tmp_path):
         distill.Options(**common, output_dir=f"{tmp_path}/")
 
 
-@pytest.fixture
-def run(tmp_path, reviews, model_dir, monkeypatch):
-    """Trains a teacher and runs the command with it; returns the metrics."""
-    monkeypatch.chdir(tmp_path)
-    common = {
-        "train_file": str(reviews / "train.tsv"),
-        "eval_file": str(reviews / "dev.tsv"),
-        "max_seq_length": 32,
-        "train_batch_size": 9,
-        "learning_rate": 2e-3,
-    }
-    run_classifier.run(
-        run_classifier.Options(
-            **common, bert_dir=str(model_dir), output_dir="teacher", num_train_epochs=10.0
-        )
-    )
-
-    def run(**flags):
-        chosen = {**common, "teacher_dir": "teacher", "output_dir": "out", **flags}
-        return distill.run(distill.Options(**chosen))
-
-    return run
-
-
 def run_program(command, directory):
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     return subprocess.run(
@@ -213,7 +188,9 @@ def losses_logged(text):
 
 
 @pytest.mark.slow
-def test_a_narrower_student_goes_on_and_is_a_model_like_any_other(tmp_path, run, reviews, caplog):
+def test_a_narrower_student_goes_on_and_is_a_model_like_any_other(
+    tmp_path, distill_reviews, reviews, caplog
+):
     caplog.set_level("INFO")
     flags = {
         "bert_config_file": smaller(tmp_path, hidden_size=16, num_hidden_layers=1),
@@ -223,8 +200,8 @@ def test_a_narrower_student_goes_on_and_is_a_model_like_any_other(tmp_path, run,
         "learning_rate_schedule": "constant",
         "log_every_steps": 4,
     }
-    run(**flags, num_train_epochs=1.0)
-    metrics = run(**flags, num_train_epochs=20.0)
+    distill_reviews(**flags, num_train_epochs=1.0)
+    metrics = distill_reviews(**flags, num_train_epochs=20.0)
     assert "layers of the teacher to learn from: 1\n" in caplog.text
     assert "step 4 of 80" in caplog.text
     assert metrics["eval_accuracy"] == 1.0
@@ -256,26 +233,26 @@ def test_a_narrower_student_goes_on_and_is_a_model_like_any_other(tmp_path, run,
     # It may teach, or start, another one of any width.
     again = {"output_dir": "again", "bert_dir": "out", "num_train_epochs": 1.0}
     caplog.clear()
-    run(**again, hidden_state_weight=1.0)
+    distill_reviews(**again, hidden_state_weight=1.0)
     logged = losses_logged(caplog.text)
     assert logged
     assert np.isfinite(logged).all()
 
 
 @pytest.mark.slow
-def test_a_student_that_has_begun_keeps_its_layers(run):
+def test_a_student_that_has_begun_keeps_its_layers(distill_reviews):
     flags = {"teacher_layers": ["0", "1"], "hidden_state_weight": 1.0}
-    run(**flags, num_train_epochs=1.0)
+    distill_reviews(**flags, num_train_epochs=1.0)
     message = r"--teacher_layers=1: the student in out was made of layers 0,1 and has begun"
     with pytest.raises(UserError, match=message):
-        run(**{**flags, "teacher_layers": ["1"]}, num_train_epochs=2.0)
+        distill_reviews(**{**flags, "teacher_layers": ["1"]}, num_train_epochs=2.0)
 
 
 @pytest.mark.slow
-def test_layers_of_the_teacher_are_compared_with_themselves(tmp_path, run, caplog):
+def test_layers_of_the_teacher_are_compared_with_themselves(tmp_path, distill_reviews, caplog):
     """A student of the teacher's first layer that is not trained yet has that layer's states."""
     caplog.set_level("INFO")
-    run(
+    distill_reviews(
         teacher_layers=["0"],
         hidden_state_weight=1.0,
         attention_weight=1.0,
@@ -307,7 +284,7 @@ distill.run(distill.Options(
 
 
 @pytest.mark.slow
-def test_two_devices_train_as_one_does(tmp_path, run):
+def test_two_devices_train_as_one_does(tmp_path, distill_reviews):
     (tmp_path / "run.py").write_text(MIRRORED)
     for name in ("one", "two"):
         done = run_program([sys.executable, "run.py", name], tmp_path)
@@ -322,27 +299,27 @@ def test_two_devices_train_as_one_does(tmp_path, run):
 
 
 @pytest.mark.slow
-def test_students_whose_layers_cannot_be_compared(tmp_path, run, model_dir):
+def test_students_whose_layers_cannot_be_compared(tmp_path, distill_reviews, model_dir):
     weights = {"hidden_state_weight": 1.0, "attention_weight": 1.0}
     with pytest.raises(UserError, match="the student has 2 attention heads, the teacher 4; expec"):
-        run(bert_config_file=smaller(tmp_path, num_attention_heads=2), **weights)
+        distill_reviews(bert_config_file=smaller(tmp_path, num_attention_heads=2), **weights)
     with pytest.raises(
         UserError, match="the student has 3 layers, the teacher 2; expected no more"
     ):
-        run(bert_config_file=smaller(tmp_path, num_hidden_layers=3), **weights)
+        distill_reviews(bert_config_file=smaller(tmp_path, num_hidden_layers=3), **weights)
     other = tmp_path / "other"
     shutil.copytree(model_dir, other)
     *most, last, before = (model_dir / "vocab.txt").read_text().splitlines()
     (other / "vocab.txt").write_text("\n".join([*most, before, last]) + "\n")
     with pytest.raises(UserError, match="--hidden_state_weight: the student cuts text by other"):
-        run(bert_dir="other", **weights)
+        distill_reviews(bert_dir="other", **weights)
     with pytest.raises(UserError, match="--attention_weight: the student cuts text by .*vocab.txt"):
-        run(bert_dir=str(model_dir), do_lower_case=False, attention_weight=1.0)
-    run(student="bilstm", output_dir="bilstm", num_train_epochs=1.0)
+        distill_reviews(bert_dir=str(model_dir), do_lower_case=False, attention_weight=1.0)
+    distill_reviews(student="bilstm", output_dir="bilstm", num_train_epochs=1.0)
     small = smaller(tmp_path, num_hidden_layers=1)
     with pytest.raises(
         UserError, match="--hidden_state_weight: the teacher is a bilstm, which has"
     ):
-        run(teacher_dir="bilstm", bert_config_file=small, hidden_state_weight=1.0)
+        distill_reviews(teacher_dir="bilstm", bert_config_file=small, hidden_state_weight=1.0)
     assert not (tmp_path / "out" / "checkpoint").exists()
     assert not os.path.exists("out/teacher_logits")
