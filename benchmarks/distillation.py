@@ -84,8 +84,8 @@ def accuracy_of(directory):
 def some_layers(bert_dir, layers, out):
     """Writes the model directory of some layers of a pretrained model."""
     from bert_toolkit.checkpoints import checkpoint_files, model_directory
-    from bert_toolkit.commands.distill import with_layers
     from bert_toolkit.options import ModelOptions
+    from bert_toolkit.tasks.students import with_layers
 
     model = model_directory.find(ModelOptions(bert_dir=bert_dir))
     weights = with_layers(checkpoint_files.read(model.init_checkpoint), layers)

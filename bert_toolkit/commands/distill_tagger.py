@@ -25,7 +25,6 @@ from absl import logging
 
 import run_token_classifier
 from bert_toolkit import cli
-from bert_toolkit.commands import distill
 from bert_toolkit.errors import UserError
 from bert_toolkit.options import (
     FINETUNING,
@@ -36,7 +35,7 @@ from bert_toolkit.options import (
     TrainingOptions,
 )
 from bert_toolkit.problems import TAGGING
-from bert_toolkit.tasks import start
+from bert_toolkit.tasks import start, students
 from bert_toolkit.tasks.distillation_options import LOSS_OPTIONS, DistillationOptions
 from bert_toolkit.tasks.tagging import schemes
 
@@ -89,7 +88,7 @@ def run(options: Options) -> dict[str, Any]:
       UserError: an input cannot be used.
     """
     if options.actions()[0]:
-        options = distill.with_student(options, find_teacher(options))
+        options = students.with_student(options, find_teacher(options))
     return start.run(options, run_once)
 
 
@@ -131,7 +130,7 @@ def run_once(options: Options) -> dict[str, Any]:
     )
     ends = np.cumsum([len(sentence.words) for sentence in sentences])
     lessons = list(map(Lesson, sentences, np.split(of_words, ends[:-1])))
-    with distill.layer_loss(options, model, trained) as of_layers:
+    with layer_distillation.loss_of(options, model, trained) as of_layers:
         task = TaggingDistillation(data, options, tokenizer, lessons, fingerprint, of_layers)
         return finetune.run(task, model, options, actions)
 

@@ -4,13 +4,15 @@ Jiao et al., 2020, https://arxiv.org/abs/1909.10351, section 3. A teacher's hidd
 large to keep in files, so the teacher is a part of the graph that its student is trained in.
 """
 
+import contextlib
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Optional
 
 import tensorflow.compat.v1 as tf
+from absl import logging
 
-from bert_toolkit.checkpoints import restore, training_notes
+from bert_toolkit.checkpoints import checkpoint_files, restore, training_notes
 from bert_toolkit.checkpoints.checkpoint_files import DISTILLATION, Weights
 from bert_toolkit.checkpoints.model_directory import ModelFiles
 from bert_toolkit.compute import ComputeOptions
@@ -116,6 +118,24 @@ def _projected(states: Sequence[tf.Tensor], teacher: BertConfig, name: str) -> S
         initializer = create_initializer(teacher.initializer_range)
         kernel = tf.get_variable("kernel", [width, teacher.hidden_size], initializer=initializer)
     return [tf.tensordot(each, kernel, 1) for each in states]
+
+
+@contextlib.contextmanager
+def loss_of(options: Any, student: ModelFiles, trained: Any) -> Iterator[Optional[LayerLoss]]:
+    """Yields what a student learns from the teacher's layers; None if nothing."""
+    if not options.learns_layers():
+        yield None
+        return
+    config = trained.files.config
+    layers = layers_to_learn(
+        options.teacher_layers, student.config.num_hidden_layers, config.num_hidden_layers
+    )
+    logging.info("layers of the teacher to learn from: %s", ", ".join(map(str, layers)))
+    with checkpoint_files.as_tensorflow(trained.checkpoint) as weights:
+        assert weights
+        yield LayerLoss(
+            weights, config, layers, options.hidden_state_weight, options.attention_weight
+        )
 
 
 # --- Which layers ---

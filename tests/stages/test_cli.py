@@ -76,6 +76,7 @@ def test_all_stages_can_be_imported_in_one_process():
         (["--input_file=x", "--output_file=y", "--dupe_factor=many"], "--dupe_factor=many: expected a whole number"),
         (["--input_file=x", "--output_file=y", "--dupe_factor=0"], "--dupe_factor=0: expected positive integer"),
         (["--input_file=x", "--output_file=y", "--do_lower_case=maybe"], "--do_lower_case=maybe: expected true or false"),
+        (["--input_file=x", "--output_file=y", "--masked_lm_prob=nan"], "--masked_lm_prob=nan: expected a number"),
         (["--input_file=x", "--output_file=y", "--masked_lm_prob=2"], "--masked_lm_prob=2: expected number in the range [0.0, 1.0]"),
     ],
 )  # fmt: skip

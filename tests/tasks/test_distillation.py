@@ -21,6 +21,7 @@ from bert_toolkit.serving import kinds
 from bert_toolkit.serving.batching import Limits
 from bert_toolkit.serving.metrics import Metrics
 from bert_toolkit.serving.models import ServedModel
+from bert_toolkit.tasks import students
 from bert_toolkit.tasks.classification import bilstm, lessons
 from bert_toolkit.tasks.classification.distillation import DistillationLoss
 from bert_toolkit.tasks.classification.task_data import Example
@@ -200,7 +201,7 @@ def test_pairs_and_texts_without_spaces():
 
 def test_layers_of_another_model():
     weights = {f"bert/encoder/layer_{n}/x": n for n in range(12)} | {"bert/pooler/y": 5}
-    found = distill.with_layers(weights, [1, 10])
+    found = students.with_layers(weights, [1, 10])
     assert found == {"bert/encoder/layer_0/x": 1, "bert/encoder/layer_1/x": 10, "bert/pooler/y": 5}
 
 
