@@ -35,6 +35,7 @@ from bert_toolkit.options import (
     RuleOptions,
     TokenizerOptions,
     WindowOptions,
+    batch_tokens_option,
     check,
     option,
     options_of,
@@ -137,6 +138,7 @@ class Options(ModelOptions, WindowOptions, DeviceOptions):
         choices=["features", VOCABULARY],
     )
     batch_size: int = option(32, "Sequences in a batch, over all devices.", lower=1)
+    batch_tokens: int = batch_tokens_option()
     use_one_hot_embeddings: bool = option(
         False, "Look embeddings up by a matrix product, which TPUs do faster."
     )
@@ -173,7 +175,7 @@ class Options(ModelOptions, WindowOptions, DeviceOptions):
         "Length": ("max_seq_length", "doc_stride"),
         "Neighbors": ("queries_file", "num_neighbors", "projector_dir", "projector"),
         "Model": (ModelOptions, TokenizerOptions, RuleOptions),
-        "Device": ("batch_size", "use_one_hot_embeddings", DeviceOptions),
+        "Device": ("batch_size", "batch_tokens", "use_one_hot_embeddings", DeviceOptions),
     }
 
     @property
@@ -302,6 +304,7 @@ def make_line_input(
             options.pool_special_tokens,
         ),
         bytes_per_token(model.config, layers, options),
+        batch_tokens=options.batch_tokens,
         static_shapes=options.static_shapes,
         shown=options.show_examples,
     )

@@ -129,6 +129,7 @@ class Options(DataOptions, ModelOptions, WindowOptions, FinetuneOptions):
             "checkpoint",
             "eval_batch_size",
             "predict_batch_size",
+            "batch_tokens",
             "calibrate",
             "reject_below",
             "slice_column",

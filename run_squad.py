@@ -123,6 +123,7 @@ class Options(ModelOptions, FinetuneOptions):
             "checkpoint",
             "eval_batch_size",
             "predict_batch_size",
+            "batch_tokens",
             "n_best_size",
             "max_answer_length",
             "null_score_diff_threshold",

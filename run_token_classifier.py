@@ -136,7 +136,12 @@ class Options(ModelOptions, WindowOptions, FinetuneOptions):
         ),
         "Training": (*FINETUNING, TrainingOptions, CheckpointOptions),
         "Choosing the best model": CHOOSING_THE_BEST,
-        "Evaluation and prediction": ("checkpoint", "eval_batch_size", "predict_batch_size"),
+        "Evaluation and prediction": (
+            "checkpoint",
+            "eval_batch_size",
+            "predict_batch_size",
+            "batch_tokens",
+        ),
         "Device": (DeviceOptions,),
     }
 

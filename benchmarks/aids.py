@@ -1,10 +1,10 @@
 """What each aid of fine-tuning brings on little data: accuracy over several seeds.
 
     python benchmarks/aids.py --data_dir=DIR --bert_dir=DIR --output_dir=DIR [--rows=2000]
-        [--seeds=1,2,3] [--aids="none,EMA 0.98"]
+        [--epochs=3] [--seeds=1,2,3] [--aids="none,EMA 0.98"]
 
-The data is in SST-2's layout; the first rows of its training file are trained on for three epochs,
-batch 32, 64 tokens, rate 5e-5, and its dev file is predicted by the last model. Every aid is tried
+The data is in SST-2's layout; the first rows of its training file are trained on with batches of
+32, 64 tokens and rate 5e-5, and its dev file is predicted by the last model. Every aid is tried
 by itself. Of each, the models of all seeds are also taken together: the mean of their probabilities
 (ensemble), and one model with the mean of their weights (soup). Runs that are in --output_dir are
 not repeated.
@@ -63,7 +63,7 @@ def train(arguments, aid, seed, out):
         f"--train_file={arguments.train_file}",
         "--do_train",
         "--learning_rate=5e-5",
-        "--num_train_epochs=3",
+        f"--num_train_epochs={arguments.epochs}",
         "--keep_checkpoint_max=1",
         f"--seed={seed}",
         *AIDS[aid],
@@ -103,6 +103,7 @@ def main():
     parser.add_argument("--bert_dir", required=True)
     parser.add_argument("--output_dir", required=True, type=pathlib.Path)
     parser.add_argument("--rows", type=int, default=2000)
+    parser.add_argument("--epochs", type=float, default=3)
     parser.add_argument("--seeds", default="1,2,3")
     parser.add_argument("--aids", default=",".join(AIDS))
     arguments = parser.parse_args()

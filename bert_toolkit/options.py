@@ -140,6 +140,21 @@ def check(conflicts: Sequence[str]) -> None:
         raise UserError("\n".join(conflicts))
 
 
+# As many as the published batch of extract_features.py, 32 sequences of 128 tokens.
+BATCH_TOKENS = 4096
+
+
+def batch_tokens_option() -> Any:
+    """Returns the option of how many tokens a batch of short sequences may have."""
+    return option(
+        BATCH_TOKENS,
+        "Where sequences are short, an evaluated or predicted batch has more of them, of about the"
+        " same length, up to so many tokens, padding included; 0 for never. Results stay the same."
+        " Not on a TPU.",
+        lower=0,
+    )
+
+
 def show_examples_option() -> Any:
     """Returns the option of how many examples are shown as the model reads them."""
     return option(
@@ -508,6 +523,7 @@ class FinetuneOptions(TrainingOptions):
     show_examples: int = show_examples_option()
     eval_batch_size: int = option(8, "Examples in a batch of evaluation.", lower=1)
     predict_batch_size: int = option(8, "Examples in a batch of prediction.", lower=1)
+    batch_tokens: int = batch_tokens_option()
 
     def told_or(self, *there: bool) -> tuple[bool, bool, bool]:
         """Returns whether to train, evaluate and predict: as told, or as there is data for."""

@@ -92,7 +92,12 @@ class Options(ModelOptions, FinetuneOptions):
         "Model": (ModelOptions, TokenizerOptions, RuleOptions),
         "Training": (*FINETUNING, TrainingOptions, CheckpointOptions),
         "Choosing the best model": ("evaluate_every", "best_metric", "early_stopping_patience"),
-        "Evaluation and prediction": ("checkpoint", "eval_batch_size", "predict_batch_size"),
+        "Evaluation and prediction": (
+            "checkpoint",
+            "eval_batch_size",
+            "predict_batch_size",
+            "batch_tokens",
+        ),
         "Device": (DeviceOptions,),
     }
 

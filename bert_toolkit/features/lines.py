@@ -14,6 +14,7 @@ from absl import logging
 from bert_toolkit.errors import UserError
 from bert_toolkit.text import encoding, tokenizer_rules
 from bert_toolkit.text import shown as shown_records
+from bert_toolkit.text.batches import grouped
 from bert_toolkit.text.encoding import SequenceEncoder, Window
 from bert_toolkit.text.words import PIECES, Words, find_words
 from tokenization import FullTokenizer
@@ -121,6 +122,15 @@ def _segments(windows: list[Window]) -> list[list[int]]:
     return [first[1:-1], second[:-1]]
 
 
+# Features of a sequence with a number for each token.
+PER_TOKEN = ("input_ids", "input_mask", "segment_ids", "pooling_mask")
+
+
+def _tokens(features: Mapping[str, Any]) -> int:
+    """Returns the length of a sequence."""
+    return len(features["input_ids"])
+
+
 class LineInput:
     """An Estimator's input function over lines of text, which are read as they are needed."""
 
@@ -131,6 +141,7 @@ class LineInput:
         tokenizer: FullTokenizer,
         encoding: Encoding,
         bytes_per_token: int,
+        batch_tokens: int = 0,
         static_shapes: bool = False,
         shown: int = 0,
     ):
@@ -142,13 +153,14 @@ class LineInput:
           tokenizer: cuts them.
           encoding: how.
           bytes_per_token: size of what the model gives for a token, which bounds the sorting.
+          batch_tokens: tokens up to which a batch has more lines than asked for; 0 for never.
           static_shapes: keep the order and pad every batch alike, as TPUs need.
           shown: how many of the first lines to log.
         """
         self.name, self.sources = name, sources
         self.tokenizer, self.encoding = tokenizer, encoding
         self.bytes_per_token, self.static_shapes = bytes_per_token, static_shapes
-        self.shown = shown
+        self.batch_tokens, self.shown = batch_tokens, shown
         self.error: Optional[BaseException] = None
         self.empty: list[int] = []
         self.empty_count = self.cut_count = 0
@@ -156,20 +168,42 @@ class LineInput:
         # Sequence number -> its line's place among the lines, the line, and the window's number.
         self.under_way: dict[int, tuple[int, Line, int]] = {}
 
-    def sequences(self) -> Iterator[dict[str, Any]]:
-        """Yields the features of each sequence; keeps an error, which TensorFlow would garble."""
-        number = 0
+    def batches(self, batch_size: int) -> Iterator[dict[str, np.ndarray]]:
+        """Yields the features of each batch; keeps an error, which TensorFlow would garble.
+
+        Features are int32 [B, S]; unique_ids int32 [B], -1 for what fills a batch.
+        """
+        batch_tokens = 0 if self.static_shapes else self.batch_tokens
         try:
-            for lines in self._groups():
-                there = [(*entry, n) for entry in lines for n in range(len(entry[1].windows))]
-                if not self.static_shapes:
-                    there.sort(key=lambda entry: len(entry[1].windows[entry[2]].encoded.input_ids))
-                for entry in there:
-                    self.under_way[number] = entry
-                    yield self._features(number, entry[1].windows[entry[2]])
-                    number += 1
+            for batch in grouped(self._sequences(), _tokens, batch_size, batch_tokens):
+                yield self._padded(batch, batch_size)
         except Exception as error:
             self.error = error
+
+    def _sequences(self) -> Iterator[dict[str, Any]]:
+        """Yields the features of each sequence, of those that are sorted together by length."""
+        number = 0
+        for lines in self._groups():
+            there = [(*entry, n) for entry in lines for n in range(len(entry[1].windows))]
+            if not self.static_shapes:
+                there.sort(key=lambda entry: len(entry[1].windows[entry[2]].encoded.input_ids))
+            for entry in there:
+                self.under_way[number] = entry
+                yield self._features(number, entry[1].windows[entry[2]])
+                number += 1
+
+    def _padded(self, rows: list[dict[str, Any]], batch_size: int) -> dict[str, np.ndarray]:
+        """Returns sequences as a batch, as long as the longest, or of one shape for all batches."""
+        shape = (len(rows), max(map(_tokens, rows)))
+        if self.static_shapes:
+            shape = (batch_size, self.encoding.max_seq_length)
+        batch: dict[str, np.ndarray] = {name: np.zeros(shape, np.int32) for name in PER_TOKEN}
+        batch["unique_ids"] = np.full(shape[0], -1, np.int32)
+        for place, row in enumerate(rows):
+            batch["unique_ids"][place] = row["unique_ids"]
+            for name in PER_TOKEN:
+                batch[name][place, : _tokens(row)] = row[name]
+        return batch
 
     def _groups(self) -> Iterator[list[tuple[int, Line]]]:
         """Yields (place, line) for all lines, as many at a time as may be sorted."""
@@ -227,21 +261,14 @@ class LineInput:
         """Returns a tf.data.Dataset of batches: features by name, each [B, S], unique_ids [B]."""
         import tensorflow.compat.v1 as tf
 
-        along = tf.TensorSpec([None], tf.int32)
-        names = ("input_ids", "input_mask", "segment_ids", "pooling_mask")
-        signature = dict.fromkeys(names, along)
-        signature["unique_ids"] = tf.TensorSpec([], tf.int32)
-        dataset = tf.data.Dataset.from_generator(self.sequences, output_signature=signature)
-        length = self.encoding.max_seq_length if self.static_shapes else None
-        padded = {name: [length] if name != "unique_ids" else [] for name in signature}
+        batch_size = params["batch_size"]
+        shape: list[Optional[int]] = [None, None]
         if self.static_shapes:
-            # With batch size - 1 more lines, dropping the remainder drops nothing but filling.
-            filling = {name: tf.zeros([1], tf.int32) for name in signature}
-            filling["unique_ids"] = tf.constant(-1)
-            fillings = tf.data.Dataset.from_tensors(filling).repeat(params["batch_size"] - 1)
-            dataset = dataset.concatenate(fillings)
-        dataset = dataset.padded_batch(
-            params["batch_size"], padded, drop_remainder=self.static_shapes
+            shape = [batch_size, self.encoding.max_seq_length]
+        signature = dict.fromkeys(PER_TOKEN, tf.TensorSpec(shape, tf.int32))
+        signature["unique_ids"] = tf.TensorSpec(shape[:1], tf.int32)
+        dataset = tf.data.Dataset.from_generator(
+            lambda: self.batches(batch_size), output_signature=signature
         )
         return dataset.prefetch(2)
 

@@ -23,9 +23,9 @@ from bert_toolkit.checkpoints import model_directory, restore, training_notes
 from bert_toolkit.errors import UserError
 from bert_toolkit.features import vectors
 from bert_toolkit.features.layers import Layer, parse_layers
-from bert_toolkit.options import ModelOptions
+from bert_toolkit.options import BATCH_TOKENS, ModelOptions
 from bert_toolkit.results import Attention
-from bert_toolkit.text import encoding, tokenizer_rules
+from bert_toolkit.text import batches, encoding, tokenizer_rules
 from bert_toolkit.training.estimator_api import PREDICT
 from bert_toolkit.training.outputs import Network
 from tokenization import FullTokenizer, garbage_collection_paused
@@ -54,13 +54,6 @@ def arguments_named(**names: str) -> Iterator[None]:
 
         text = flag.sub(named, str(error))
         raise UserError(text) from error.__cause__
-
-
-def batches(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:
-    """Yields the numbers of sequences, a batch at a time: the shortest first, alike together."""
-    order = sorted(range(len(lengths)), key=lengths.__getitem__)
-    for start in range(0, len(order), batch_size):
-        yield order[start : start + batch_size]
 
 
 SEQUENCE = ("input_ids", "input_mask", "segment_ids")
@@ -148,10 +141,19 @@ class InferenceSession:
         pairs = [(text, None) if isinstance(text, str) else text for text in texts]
         return [encoded for pair in pairs for encoded in self.encoder.encode(*pair)]
 
-    def run_encoded(self, encoded: Sequence[encoding.Encoded], batch_size: int) -> list[np.ndarray]:
-        """Returns the output for each sequence, in their order; of [S, ...] ones with padding."""
+    def run_encoded(
+        self,
+        encoded: Sequence[encoding.Encoded],
+        batch_size: int,
+        batch_tokens: int = BATCH_TOKENS,
+    ) -> list[np.ndarray]:
+        """Returns the output for each sequence, in their order; of [S, ...] ones with padding.
+
+        Batches are those of `batches.grouped`.
+        """
         found: list[Any] = [None] * len(encoded)
-        for numbers in batches([len(one.input_ids) for one in encoded], batch_size):
+        lengths = [len(one.input_ids) for one in encoded]
+        for numbers in batches.by_length(lengths, batch_size, batch_tokens):
             values = self.run_batch([features(encoded[number]) for number in numbers])
             for number, value in zip(numbers, values):
                 found[number] = value
@@ -176,7 +178,8 @@ class InferenceSession:
         """Returns the attention weights of every layer and head for each text, in their order."""
         encoded = self.encode(texts)
         found: list[Any] = [None] * len(encoded)
-        for numbers in batches([len(one.input_ids) for one in encoded], batch_size):
+        lengths = [len(one.input_ids) for one in encoded]
+        for numbers in batches.by_length(lengths, batch_size, 0):
             feed = self._feed([features(encoded[number]) for number in numbers])
             values = self._session.run(self._attention_output(), feed)  # [B, S, L, N, S]
             for number, value in zip(numbers, values):
@@ -316,5 +319,8 @@ class Encoder(TextModel):
             )
 
     def encode(self, texts: Sequence[Text], batch_size: int = 32) -> np.ndarray:
-        """Returns float32 [texts, size]; a text is a string or a pair of them."""
+        """Returns float32 [texts, size]; a text is a string or a pair of them.
+
+        A batch has `batch_size` texts, or more where they are short: up to 4,096 tokens.
+        """
         return self._model.run(texts, batch_size)

@@ -16,9 +16,10 @@ import numpy as np
 from absl import logging
 
 from bert_toolkit.errors import UserError
-from bert_toolkit.inference.encoder import batches, features
+from bert_toolkit.inference.encoder import features
 from bert_toolkit.inference.pretrained import PretrainedModel, masked_lm
 from bert_toolkit.results import Candidate
+from bert_toolkit.text import batches
 from bert_toolkit.text.encoding import Encoded
 from bert_toolkit.text.tokenizer_rules import is_special
 from tokenization import MASK, UNKNOWN, FullTokenizer
@@ -109,7 +110,8 @@ class FillMask(PretrainedModel):
         """Returns the most probable beginnings that are a piece longer, of each [MASK]."""
         rows = list(_rows(masked, beams))
         found: _Beams = {key: [] for key in beams}
-        for numbers in batches([len(row.input_ids) for row in rows], batch_size):
+        lengths = [len(row.input_ids) for row in rows]
+        for numbers in batches.by_length(lengths, batch_size, 0):  # V numbers for each [MASK]
             batch = [rows[number] for number in numbers]
             values = self._model.run_batch(
                 [

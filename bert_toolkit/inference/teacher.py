@@ -94,7 +94,8 @@ class Teacher:
                     self._options.max_seq_length,
                     num_threads=self._options.num_threads,
                 )
-        return self._session.run_encoded(encoded, self._options.predict_batch_size)
+        options = self._options
+        return self._session.run_encoded(encoded, options.predict_batch_size, options.batch_tokens)
 
     def _network(self, config: BertConfig) -> Network:
         return classifier_network.network(config, self._trained.problem)

@@ -46,11 +46,13 @@ class EncodedSplit:
       path: of the file.
       examples: in their own order.
       owners: int [records], the example that each record is of: one with windows has several.
+      lengths: of the records, in tokens.
     """
 
     path: str
     examples: Sequence[Any]
     owners: np.ndarray
+    lengths: Sequence[int] = ()
 
     def of_examples(self, outputs: np.ndarray) -> np.ndarray:
         """[records, outputs] -> [examples, outputs]: means over the records of each example."""

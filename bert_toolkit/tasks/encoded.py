@@ -42,6 +42,7 @@ def write(
     """
     schema = task.schema()
     owners: list[int] = []
+    lengths: list[int] = []
     counts = Counts(tokenizer, task.max_seq_length)
     waiting: list[tuple[int, int, bytes]] = []  # length, example, record
     with (
@@ -51,11 +52,12 @@ def write(
     ):
 
         def flush() -> None:
-            for _, number, record in (
+            for length, number, record in (
                 sorted(waiting, key=lambda item: item[0]) if by_length else waiting
             ):
                 writer.write(record)
                 owners.append(number)
+                lengths.append(length)
             waiting.clear()
 
         for number, example in enumerate(examples):
@@ -72,7 +74,7 @@ def write(
         flush()
     logging.info("%s: %s", what, counts.text(len(examples)))
     tokenizer_rules.warn_of_unknown(what, counts.unknown, counts.tokens)
-    return EncodedSplit(path, examples, np.array(owners, np.int64))
+    return EncodedSplit(path, examples, np.array(owners, np.int64), lengths)
 
 
 def _show(what: str, example: Any, record: bytes, tokenizer: FullTokenizer) -> None:

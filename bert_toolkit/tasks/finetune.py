@@ -16,6 +16,7 @@ from bert_toolkit.io.progress import Progress
 from bert_toolkit.tasks import best_model, encoded
 from bert_toolkit.tasks.base import Batch, EncodedSplit, Task
 from bert_toolkit.tasks.best_model import BestModelKeeper, OnEvaluation
+from bert_toolkit.text import batches
 from bert_toolkit.training import (
     cluster,
     input_pipeline,
@@ -333,7 +334,12 @@ class Finetuning(ModelTraining):
             )
             sizes = BatchSizes(predict=batch_size)
             trainer = Trainer(model_fn, None, options, sizes, quiet=True)
-            data = input_pipeline.RecordInput([split.path], self.task.schema(), reading)
+            data = input_pipeline.RecordInput(
+                [split.path],
+                self.task.schema(),
+                reading,
+                batch_sizes=self._batch_sizes(split, batch_size),
+            )
             for batch in trainer.predict(data):
                 is_real = batch.pop("is_real_example") == 1
                 yield {name: values[is_real] for name, values in batch.items()}
@@ -341,3 +347,11 @@ class Finetuning(ModelTraining):
                 progress.update(int(is_real.sum()))
         if count != len(split.owners):
             raise UserError(f"{split.path}: {count} predictions for {len(split.owners)} rows")
+
+    def _batch_sizes(self, split: EncodedSplit, batch_size: int) -> Sequence[int]:
+        """Returns how many records each batch has; () where all are to have `batch_size`."""
+        options = self.options
+        if options.static_shapes:
+            return ()
+        grouped = batches.grouped(split.lengths, int, batch_size, options.batch_tokens)
+        return [len(batch) for batch in grouped]

@@ -7,6 +7,8 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any, Optional
 
+import numpy as np
+
 from bert_toolkit.io import files
 from bert_toolkit.io.tfrecord import Schema
 
@@ -35,6 +37,9 @@ class Reading:
 class RecordInput:
     """An Estimator's input function over TFRecord files.
 
+    `batch_sizes`, if given, are those of all batches in their order, in place of the one that is
+    asked for; for data that is read once.
+
     `transform`, if given, is a dataclass with a seed; called with the number of each batch, int64,
     and its features, it returns the features that the model gets.
     """
@@ -43,6 +48,7 @@ class RecordInput:
     schema: Schema
     reading: Reading
     transform: Any = None
+    batch_sizes: Sequence[int] = ()
 
     def reseeded(self, offset: int) -> "RecordInput":
         """Returns the same input in another order."""
@@ -88,7 +94,10 @@ class RecordInput:
             # With batch size - 1 more records, dropping the remainder drops nothing but filling.
             filling = tf.data.Dataset.from_tensors(self.schema.filler()).repeat(batch_size - 1)
             records = records.concatenate(filling)
-        batches = records.batch(batch_size, drop_remainder=reading.static_shapes)
+        if self.batch_sizes:
+            batches = _batches_of(records, self.batch_sizes)
+        else:
+            batches = records.batch(batch_size, drop_remainder=reading.static_shapes)
         parsed = batches.map(self.schema.parse, num_parallel_calls=tf.data.AUTOTUNE)
         if not reading.static_shapes:
             parsed = parsed.map(lambda features: cut_padding(features, self.schema))
@@ -97,6 +106,22 @@ class RecordInput:
             numbered = parsed.enumerate(reading.skip // (batch_size * replicas))
             parsed = numbered.map(self.transform, num_parallel_calls=tf.data.AUTOTUNE)
         return parsed.prefetch(tf.data.AUTOTUNE)
+
+
+def _batches_of(records: Any, sizes: Sequence[int]) -> Any:
+    """Returns a tf.data.Dataset of batches of the first records, of so many each."""
+    import tensorflow.compat.v1 as tf
+
+    ends = tf.constant(np.cumsum(sizes))
+
+    def batch_of(place, record):
+        return tf.searchsorted(ends, place[None], side="right", out_type=tf.int64)[0]
+
+    return records.enumerate().group_by_window(
+        batch_of,
+        lambda number, window: window.map(lambda place, record: record).batch(max(sizes)),
+        window_size_func=lambda number: tf.gather(tf.constant(sizes, tf.int64), number),
+    )
 
 
 def _digest(text: str) -> str:

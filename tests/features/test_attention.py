@@ -87,7 +87,12 @@ def test_a_line_has_its_tokens_and_its_weights(tmp_path, options):
         assert weights.shape == (2, 4, length, length)
         assert weights.dtype == np.float32
         np.testing.assert_allclose(weights.sum(-1), 1, atol=1e-6)
-    alone = {**options, "output_file": str(tmp_path / "one.npz"), "batch_size": 1}
+    alone = {
+        **options,
+        "output_file": str(tmp_path / "one.npz"),
+        "batch_size": 1,
+        "batch_tokens": 0,
+    }
     extract_features.run(extract_features.Options(**alone, layers="1", dtype="float16"))
     one = np.load(tmp_path / "one.npz", allow_pickle=False)["attention_1"]
     np.testing.assert_allclose(one, found["attention_1"][:1], atol=1e-3)

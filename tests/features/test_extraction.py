@@ -123,7 +123,7 @@ READERS = {
 @pytest.mark.parametrize("dtype", ["float32", pytest.param("float16", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("ending", READERS)
 def test_formats_hold_what_json_lines_hold(extract, ending, dtype):
-    flags = {"layers": "-1,0,embeddings", "align": "words", "batch_size": 2}
+    flags = {"layers": "-1,0,embeddings", "align": "words", "batch_size": 2, "batch_tokens": 0}
     rows = rows_of(extract("out.jsonl", **flags))
     found = READERS[ending](extract(f"out.{ending}", dtype=dtype, **flags))
     features = [feature for row in rows for feature in row["features"]]
@@ -170,7 +170,7 @@ def test_parquet_of_empty_lines_has_the_same_columns(extract, monkeypatch):
 
 def test_lines_come_out_in_their_order_however_they_are_sorted(extract, monkeypatch):
     texts = [" ".join(["god"] * (number * 37 % 50)) + f" {number}" for number in range(60)]
-    flags = {"layers": "-1", "pooling": "mean", "batch_size": 4}
+    flags = {"layers": "-1", "pooling": "mean", "batch_size": 4, "batch_tokens": 0}
     expected = [row["vector"] for row in rows_of(extract("a.jsonl", texts, **flags))]
     monkeypatch.setattr(lines, "LINES_AHEAD", 1)
     rows = rows_of(extract("b.jsonl", texts, **flags))
@@ -354,7 +354,7 @@ def test_an_error_leaves_the_finished_shards(extract, tmp_path, model_dir):
     (tmp_path / "bad.txt").write_bytes(b"the word\n" * 5 + b"d\xe9j\xe0\n")
     flags = {
         "input_file": str(tmp_path / "bad.txt"), "output_file": str(tmp_path / "out.jsonl"),
-        "bert_dir": str(model_dir), "layers": "-1", "lines_per_shard": 2, "batch_size": 1,
+        "bert_dir": str(model_dir), "layers": "-1", "lines_per_shard": 2, "batch_size": 1, "batch_tokens": 0,
     }  # fmt: skip
     with pytest.raises(UserError, match=r"bad.txt line 6: not UTF-8"):
         extract_features.run(extract_features.Options(**flags))
@@ -484,3 +484,28 @@ def test_flags_that_do_not_fit(tmp_path, model_dir, name, flags, message):
 def test_nothing_to_write():
     with pytest.raises(UserError, match="--output_file is required"):
         extract_features.Options(input_file="x", bert_dir="y")
+
+
+@pytest.mark.parametrize(
+    ("more", "shapes"),
+    [
+        ({}, [(2, 3), (2, 4), (1, 6)]),
+        ({"batch_tokens": 12}, [(3, 4), (2, 6)]),
+        ({"batch_tokens": 4096, "static_shapes": True}, [(2, 8), (2, 8), (2, 8)]),
+    ],
+)
+def test_short_lines_share_a_batch(model_dir, more, shapes):
+    texts = ["the word was god", "the", "the word", "word", "god was"]
+    tokenizer = FullTokenizer(str(model_dir / "vocab.txt"))
+    sources = [lines.SourceLine(*entry) for entry in enumerate(texts)]
+    line_input = lines.LineInput("texts", sources, tokenizer, lines.Encoding(8), 0, **more)
+    found = list(line_input.batches(2))
+    assert line_input.error is None
+    assert [batch["input_ids"].shape for batch in found] == shapes
+    numbers = np.concatenate([batch["unique_ids"] for batch in found])
+    assert sorted(numbers[numbers >= 0]) == [0, 1, 2, 3, 4]
+    for batch in found:
+        real = batch["unique_ids"] >= 0
+        assert (batch["input_mask"].sum(-1) >= 3)[real].all()
+        assert not batch["input_mask"][~real].any()
+        assert ((batch["input_ids"] != 0) == batch["input_mask"]).all()

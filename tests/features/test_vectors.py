@@ -80,7 +80,7 @@ def test_combined_layers(extract, combine, make):
 
 
 def test_an_array_has_the_vectors_of_the_lines(extract):
-    flags = {"layers": "all", "pooling": "mean", "batch_size": 2}
+    flags = {"layers": "all", "pooling": "mean", "batch_size": 2, "batch_tokens": 0}
     rows, array = extract(**flags), extract("out.npy", **flags)
     assert array.shape == (3, 64)
     assert array.dtype == np.float32

@@ -33,11 +33,11 @@ def write(path, count, length=3):
     return str(path)
 
 
-def batches(path, reading, batch_size=4, take=None):
+def batches(path, reading, batch_size=4, take=None, **more):
     """The batches that an Estimator would get."""
     with tf.Graph().as_default(), tf.Session() as session:
         batch = tf.data.make_one_shot_iterator(
-            input_pipeline.RecordInput([path], SCHEMA, reading)({"batch_size": batch_size})
+            input_pipeline.RecordInput([path], SCHEMA, reading, **more)({"batch_size": batch_size})
         ).get_next()
         result = []
         try:
@@ -148,6 +148,15 @@ def test_reading_once_loses_no_record(tmp_path):
         write(tmp_path / "eight", 8), input_pipeline.Reading(repeat=False, static_shapes=True)
     )
     assert len(full) == 2
+
+
+@pytest.mark.parametrize("sizes", [[10], [1] * 10, [5, 3, 2], [1, 2, 7]])
+def test_batches_have_the_sizes_that_are_asked_for(tmp_path, sizes):
+    path = write(tmp_path / "data", 10)
+    found = batches(path, input_pipeline.Reading(repeat=False), batch_sizes=sizes)
+    assert [len(batch["label_ids"]) for batch in found] == sizes
+    ids = np.concatenate([batch["input_ids"] for batch in found])
+    assert ids[:, 0].tolist() == list(range(1, 11))
 
 
 def test_training_shuffles_all_records_in_each_pass_by_the_seed(tmp_path):

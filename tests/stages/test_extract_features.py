@@ -40,10 +40,9 @@ def test_features_have_the_published_form(tmp_path, model_dir, caplog):
 
 def test_batch_size_and_neighbors_do_not_change_features(tmp_path, model_dir):
     values = []
-    for size in (1, 3):
-        extract_features.run(
-            extraction(tmp_path, model_dir, LINES, batch_size=size, max_seq_length=16)
-        )
+    for size, tokens in ((1, 0), (3, 0), (1, 20), (1, 4096)):
+        options = {"batch_size": size, "batch_tokens": tokens, "max_seq_length": 16}
+        extract_features.run(extraction(tmp_path, model_dir, LINES, **options))
         rows = read_features(tmp_path / "features.jsonl")
         values.append(
             [
@@ -51,8 +50,9 @@ def test_batch_size_and_neighbors_do_not_change_features(tmp_path, model_dir):
                 for row in rows
             ]
         )
-    for one, other in zip(*values):
-        assert np.abs(np.array(one) - np.array(other)).max() < 1e-5
+    for one, *others in zip(*values):
+        for other in others:
+            assert np.abs(np.array(one) - np.array(other)).max() < 1e-5
 
 
 @pytest.mark.platform

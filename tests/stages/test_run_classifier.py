@@ -59,11 +59,18 @@ def test_evaluation_does_not_depend_on_the_batch_size(tmp_path, reviews, model_d
     )
     losses = [
         run_classifier.run(
-            classification(tmp_path, reviews, model_dir, do_eval=True, eval_batch_size=size)
+            classification(
+                tmp_path,
+                reviews,
+                model_dir,
+                do_eval=True,
+                eval_batch_size=size,
+                batch_tokens=tokens,
+            )
         )["eval_loss"]
-        for size in (1, 5)
+        for size, tokens in ((1, 0), (5, 0), (1, 60), (1, 4096))
     ]
-    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    assert losses == [pytest.approx(losses[0], rel=1e-5)] * 4
 
 
 @pytest.mark.parametrize(("epochs", "steps"), [(1, 4), (0.5, 2), (2.4, 10)])

@@ -102,6 +102,7 @@ def test_predictions_have_the_format_of_their_file(trained, tmp_path):
                 out / "best",
                 predict_file=str(tmp_path / name),
                 predict_batch_size=3,
+                batch_tokens=0,
                 **more,
             )
         )
