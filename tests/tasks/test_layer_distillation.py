@@ -249,7 +249,10 @@ def test_a_student_that_has_begun_keeps_its_layers(distill_reviews):
 
 
 @pytest.mark.slow
-def test_layers_of_the_teacher_are_compared_with_themselves(tmp_path, distill_reviews, caplog):
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_layers_of_the_teacher_are_compared_with_themselves(
+    tmp_path, distill_reviews, caplog, precision
+):
     """A student of the teacher's first layer that is not trained yet has that layer's states."""
     caplog.set_level("INFO")
     distill_reviews(
@@ -258,6 +261,7 @@ def test_layers_of_the_teacher_are_compared_with_themselves(tmp_path, distill_re
         attention_weight=1.0,
         learning_rate=1e-9,
         num_train_epochs=1.0,
+        precision=precision,
     )
     assert "layers of the teacher to learn from: 0\n" in caplog.text
     assert "hidden_state_loss 0.0000, attention_loss 0.0000" in caplog.text
