@@ -137,8 +137,12 @@ class Options(ModelOptions, WindowOptions, DeviceOptions):
         " where its word embeddings have them, for which no text is read.",
         choices=["features", VOCABULARY],
     )
-    batch_size: int = option(32, "Sequences in a batch, over all devices.", lower=1)
-    batch_tokens: int = batch_tokens_option()
+    batch_size: int = option(
+        32,
+        "Sequences in a batch, over all devices; more where they are short (--batch_tokens).",
+        lower=1,
+    )
+    batch_tokens: int = batch_tokens_option("A batch")
     use_one_hot_embeddings: bool = option(
         False, "Look embeddings up by a matrix product, which TPUs do faster."
     )

@@ -144,13 +144,13 @@ def check(conflicts: Sequence[str]) -> None:
 BATCH_TOKENS = 4096
 
 
-def batch_tokens_option() -> Any:
+def batch_tokens_option(what: str) -> Any:
     """Returns the option of how many tokens a batch of short sequences may have."""
     return option(
         BATCH_TOKENS,
-        "Where sequences are short, an evaluated or predicted batch has more of them, of about the"
-        " same length, up to so many tokens, padding included; 0 for never. Results stay the same."
-        " Not on a TPU.",
+        f"{what} has more sequences than its size where they are short: as many of about the same"
+        " length as have so many tokens, padding included. 0 for its size always, as with --use_tpu"
+        " and --xla. Results stay the same.",
         lower=0,
     )
 
@@ -521,9 +521,13 @@ class FinetuneOptions(TrainingOptions):
         " there is one.",
     )
     show_examples: int = show_examples_option()
-    eval_batch_size: int = option(8, "Examples in a batch of evaluation.", lower=1)
-    predict_batch_size: int = option(8, "Examples in a batch of prediction.", lower=1)
-    batch_tokens: int = batch_tokens_option()
+    eval_batch_size: int = option(
+        8, "Examples in a batch of evaluation; more where they are short (--batch_tokens).", lower=1
+    )
+    predict_batch_size: int = option(
+        8, "Examples in a batch of prediction; more where they are short (--batch_tokens).", lower=1
+    )
+    batch_tokens: int = batch_tokens_option("A batch of evaluation or prediction")
 
     def told_or(self, *there: bool) -> tuple[bool, bool, bool]:
         """Returns whether to train, evaluate and predict: as told, or as there is data for."""

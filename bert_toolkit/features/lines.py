@@ -5,6 +5,7 @@ that little of a batch is padding; what comes back is put into the order of the 
 """
 
 import dataclasses
+import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, Optional
 
@@ -20,7 +21,7 @@ from bert_toolkit.text.words import PIECES, Words, find_words
 from tokenization import FullTokenizer
 
 # Lines are sorted among as many as give results of this size, which wait for their turn in memory.
-BYTES_AHEAD = 32_000_000
+BYTES_AHEAD = 64_000_000
 LINES_AHEAD = 4096
 
 
@@ -173,24 +174,40 @@ class LineInput:
 
         Features are int32 [B, S]; unique_ids int32 [B], -1 for what fills a batch.
         """
-        batch_tokens = 0 if self.static_shapes else self.batch_tokens
         try:
-            for batch in grouped(self._sequences(), _tokens, batch_size, batch_tokens):
-                yield self._padded(batch, batch_size)
+            for group in self._sequences():
+                for batch in grouped(group, _tokens, batch_size, self._batch_tokens()):
+                    yield self._padded(batch, batch_size)
         except Exception as error:
             self.error = error
 
-    def _sequences(self) -> Iterator[dict[str, Any]]:
-        """Yields the features of each sequence, of those that are sorted together by length."""
-        number = 0
-        for lines in self._groups():
-            there = [(*entry, n) for entry in lines for n in range(len(entry[1].windows))]
-            if not self.static_shapes:
-                there.sort(key=lambda entry: len(entry[1].windows[entry[2]].encoded.input_ids))
-            for entry in there:
-                self.under_way[number] = entry
-                yield self._features(number, entry[1].windows[entry[2]])
-                number += 1
+    def _batch_tokens(self) -> int:
+        """Returns up to how many tokens a batch has more sequences than its size."""
+        if self.static_shapes:
+            return 0
+        # A batch is a small part of what is sorted, or it would have all lengths.
+        part = BYTES_AHEAD // 4 // max(1, self.bytes_per_token)
+        return min(self.batch_tokens, part)
+
+    def _sequences(self) -> Iterator[Iterable[dict[str, Any]]]:
+        """Yields those that share batches: all where shapes are static, else groups by length."""
+        numbers = itertools.count()
+        groups = (self._sorted(lines, numbers) for lines in self._groups())
+        if self.static_shapes:
+            yield itertools.chain.from_iterable(groups)
+        else:
+            yield from groups
+
+    def _sorted(
+        self, lines: list[tuple[int, Line]], numbers: Iterator[int]
+    ) -> Iterator[dict[str, Any]]:
+        """Yields the features of the sequences of some lines, by length or, if static, in order."""
+        there = [(*entry, n) for entry in lines for n in range(len(entry[1].windows))]
+        if not self.static_shapes:
+            there.sort(key=lambda entry: len(entry[1].windows[entry[2]].encoded.input_ids))
+        for entry, number in zip(there, numbers):
+            self.under_way[number] = entry
+            yield self._features(number, entry[1].windows[entry[2]])
 
     def _padded(self, rows: list[dict[str, Any]], batch_size: int) -> dict[str, np.ndarray]:
         """Returns sequences as a batch, as long as the longest, or of one shape for all batches."""

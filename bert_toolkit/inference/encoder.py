@@ -126,7 +126,7 @@ class InferenceSession:
             self._session = tf.Session(graph=graph, config=config)
             restore.load(self._session, checkpoint, if_untrained)
 
-    def run(self, texts: Sequence[Text], batch_size: int) -> np.ndarray:
+    def run(self, texts: Sequence[Text], batch_size: Optional[int]) -> np.ndarray:
         """Returns the output for each text, [texts, ...], in their order."""
         encoded = self.encode(texts)
         tokenizer_rules.warn_of_unknown("texts", *encoding.count_unknown(self.tokenizer, encoded))
@@ -144,13 +144,18 @@ class InferenceSession:
     def run_encoded(
         self,
         encoded: Sequence[encoding.Encoded],
-        batch_size: int,
-        batch_tokens: int = BATCH_TOKENS,
+        batch_size: Optional[int],
+        batch_tokens: int = 0,
     ) -> list[np.ndarray]:
         """Returns the output for each sequence, in their order; of [S, ...] ones with padding.
 
-        Batches are those of `batches.grouped`.
+        Args:
+          encoded: the sequences.
+          batch_size: sequences in a batch; None for as many as hold 4,096 tokens, with padding.
+          batch_tokens: a batch has more of them while they have no more tokens than this.
         """
+        if batch_size is None:
+            batch_size, batch_tokens = 1, BATCH_TOKENS
         found: list[Any] = [None] * len(encoded)
         lengths = [len(one.input_ids) for one in encoded]
         for numbers in batches.by_length(lengths, batch_size, batch_tokens):
@@ -318,9 +323,9 @@ class Encoder(TextModel):
                 max_seq_length,
             )
 
-    def encode(self, texts: Sequence[Text], batch_size: int = 32) -> np.ndarray:
+    def encode(self, texts: Sequence[Text], batch_size: Optional[int] = None) -> np.ndarray:
         """Returns float32 [texts, size]; a text is a string or a pair of them.
 
-        A batch has `batch_size` texts, or more where they are short: up to 4,096 tokens.
+        Without `batch_size`, a batch has as many texts of about one length as hold 4,096 tokens.
         """
         return self._model.run(texts, batch_size)

@@ -64,7 +64,7 @@ class QuestionAnswerer(TextModel):
         return self.answer_all([(question, context)])[0]
 
     def answer_all(
-        self, questions: Sequence[tuple[str, str]], batch_size: int = 32
+        self, questions: Sequence[tuple[str, str]], batch_size: Optional[int] = None
     ) -> list[Answer]:
         """Returns an answer for each pair of question and context."""
         windows = [self._encoder.windows(*pair) for pair in questions]

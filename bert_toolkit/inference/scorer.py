@@ -17,7 +17,6 @@ import numpy as np
 from bert_toolkit.errors import UserError
 from bert_toolkit.inference.encoder import Text, features
 from bert_toolkit.inference.pretrained import NEXT_SENTENCE, PretrainedModel, masked_lm
-from bert_toolkit.options import BATCH_TOKENS
 from bert_toolkit.text import batches
 from bert_toolkit.text.encoding import Encoded
 from tokenization import MASK
@@ -78,7 +77,7 @@ class Scorer(PretrainedModel):
         found = [np.zeros(len(of_one), np.float32) for of_one in places]
         todo = [(number, n) for number, of_one in enumerate(places) for n in range(len(of_one))]
         lengths = [len(encoded[number].input_ids) for number, _ in todo]
-        for numbers in batches.by_length(lengths, batch_size, BATCH_TOKENS):
+        for numbers in batches.by_length(lengths, batch_size, 0):  # V numbers for each sequence
             batch = [todo[number] for number in numbers]
             rows = [
                 self._masked(encoded[number], places[number][n], mask_rest_of_word)

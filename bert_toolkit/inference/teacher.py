@@ -104,8 +104,9 @@ class Teacher:
         reader = distillation.reader(self._trained.files, self._options)
         windows = [reader.encode(each.text_a, each.text_b) for each in examples]
         owners = np.repeat(np.arange(len(examples)), [len(of_one) for of_one in windows])
-        outputs = self._run([window for of_one in windows for window in of_one])
-        of_examples = EncodedSplit("", examples, owners).of_examples(np.array(outputs))
+        flat = [window for of_one in windows for window in of_one]
+        split = EncodedSplit("", examples, owners, [len(window.input_ids) for window in flat])
+        of_examples = split.of_examples(np.array(self._run(flat)))
         return of_examples.astype(np.float32)
 
     def _how(self) -> list[Any]:

@@ -60,11 +60,11 @@ class TextClassifier(TextModel):
             max_seq_length,
         )
 
-    def predict(self, texts: Sequence[Text], batch_size: int = 32) -> list[Prediction]:
+    def predict(self, texts: Sequence[Text], batch_size: Optional[int] = None) -> list[Prediction]:
         """Returns a prediction for each text; a text is a string or a pair of them."""
         return self._predictions(self.logits(texts, batch_size))
 
-    def logits(self, texts: Sequence[Text], batch_size: int = 32) -> np.ndarray:
+    def logits(self, texts: Sequence[Text], batch_size: Optional[int] = None) -> np.ndarray:
         """Returns the outputs for texts before any calibration, float32 [texts, outputs]."""
         return self._model.run(texts, batch_size)
 

@@ -62,7 +62,9 @@ class TokenClassifier(TextModel):
         self._decoder = Decoder(self.labels, chain)
         self._encoder = WordEncoder(self._model.tokenizer, max_seq_length, doc_stride)
 
-    def tag(self, texts: Sequence[TextOrWords], batch_size: int = 32) -> list[list[Entity]]:
+    def tag(
+        self, texts: Sequence[TextOrWords], batch_size: Optional[int] = None
+    ) -> list[list[Entity]]:
         """Returns the entities of each text; a text is a string, or a list of its words."""
         if isinstance(texts, str):
             raise TypeError("expected a list of texts, not one text")
@@ -79,11 +81,13 @@ class TokenClassifier(TextModel):
             for values, (words, text, offsets) in zip(outputs, found)
         ]
 
-    def tags(self, sentences: Sequence[Sequence[str]], batch_size: int = 32) -> list[list[str]]:
+    def tags(
+        self, sentences: Sequence[Sequence[str]], batch_size: Optional[int] = None
+    ) -> list[list[str]]:
         """Returns the tag of each word of sentences, which are lists of words."""
         return [self._decoder.tags(values) for values in self._outputs(sentences, batch_size)]
 
-    def _outputs(self, sentences: Sequence[Sequence[str]], batch_size: int) -> list:
+    def _outputs(self, sentences: Sequence[Sequence[str]], batch_size: Optional[int]) -> list:
         """Returns the outputs for the words of each sentence, [T, L]."""
         parts = [self._encoder.encode(words) for words in sentences]
         encoded = [part.encoded for of_one in parts for part in of_one]

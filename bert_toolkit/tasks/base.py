@@ -52,7 +52,7 @@ class EncodedSplit:
     path: str
     examples: Sequence[Any]
     owners: np.ndarray
-    lengths: Sequence[int] = ()
+    lengths: Sequence[int]
 
     def of_examples(self, outputs: np.ndarray) -> np.ndarray:
         """[records, outputs] -> [examples, outputs]: means over the records of each example."""

@@ -351,7 +351,7 @@ class Finetuning(ModelTraining):
     def _batch_sizes(self, split: EncodedSplit, batch_size: int) -> Sequence[int]:
         """Returns how many records each batch has; () where all are to have `batch_size`."""
         options = self.options
-        if options.static_shapes:
+        if options.static_shapes or not options.batch_tokens:
             return ()
         grouped = batches.grouped(split.lengths, int, batch_size, options.batch_tokens)
         return [len(batch) for batch in grouped]

@@ -19,8 +19,8 @@ def grouped(
     Args:
       items: best sorted by length, as all are padded to the longest of a batch.
       length: of an item, in tokens.
-      batch_size: items in a batch, but for the last one; more only within `batch_tokens`.
-      batch_tokens: most tokens of a batch of more items, padding included.
+      batch_size: least items in a batch, but for the last.
+      batch_tokens: most tokens of a batch that has more items, padding included.
     """
     batch: list[Item] = []
     longest = 0

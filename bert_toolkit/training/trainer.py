@@ -324,7 +324,10 @@ def _sentence(message: str, model_dir: Optional[str]) -> Optional[str]:
     if "No space left on device" in message:
         return f"{model_dir}: no space left on device; checkpoints written before are whole"
     if "OOM when allocating" in message or "failed to allocate memory" in message:
-        return "out of memory on the device; use a smaller batch size, or shorter sequences"
+        return (
+            "out of memory on the device; use a smaller batch size (with --batch_tokens=0 if it has"
+            " that flag), or shorter sequences"
+        )
     if "Can't parse serialized Example" in message or "parsing" in message and "Example" in message:
         return (
             "a record does not fit the flags; were all input files made with the same"

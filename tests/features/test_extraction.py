@@ -168,11 +168,14 @@ def test_parquet_of_empty_lines_has_the_same_columns(extract, monkeypatch):
 # --- Order ---
 
 
-def test_lines_come_out_in_their_order_however_they_are_sorted(extract, monkeypatch):
+@pytest.mark.parametrize("ahead", [1, 7])
+def test_lines_come_out_in_their_order_however_they_are_sorted(extract, monkeypatch, ahead):
     texts = [" ".join(["god"] * (number * 37 % 50)) + f" {number}" for number in range(60)]
-    flags = {"layers": "-1", "pooling": "mean", "batch_size": 4, "batch_tokens": 0}
-    expected = [row["vector"] for row in rows_of(extract("a.jsonl", texts, **flags))]
-    monkeypatch.setattr(lines, "LINES_AHEAD", 1)
+    flags = {"layers": "-1", "pooling": "mean", "batch_size": 4}
+    expected = [
+        row["vector"] for row in rows_of(extract("a.jsonl", texts, **flags, batch_tokens=0))
+    ]
+    monkeypatch.setattr(lines, "LINES_AHEAD", ahead)
     rows = rows_of(extract("b.jsonl", texts, **flags))
     assert [row["linex_index"] for row in rows] == list(range(60))
     np.testing.assert_allclose([row["vector"] for row in rows], expected, atol=3e-6)
@@ -350,16 +353,21 @@ def test_shards_are_the_whole_in_parts(extract, tmp_path):
     assert len(list(tmp_path.glob("out-*"))) == 2
 
 
-def test_an_error_leaves_the_finished_shards(extract, tmp_path, model_dir):
+def test_an_error_leaves_the_finished_shards(tmp_path, model_dir, monkeypatch):
+    monkeypatch.setattr(lines, "LINES_AHEAD", 2)
     (tmp_path / "bad.txt").write_bytes(b"the word\n" * 5 + b"d\xe9j\xe0\n")
     flags = {
         "input_file": str(tmp_path / "bad.txt"), "output_file": str(tmp_path / "out.jsonl"),
-        "bert_dir": str(model_dir), "layers": "-1", "lines_per_shard": 2, "batch_size": 1, "batch_tokens": 0,
+        "bert_dir": str(model_dir), "layers": "-1", "lines_per_shard": 2,
     }  # fmt: skip
     with pytest.raises(UserError, match=r"bad.txt line 6: not UTF-8"):
         extract_features.run(extract_features.Options(**flags))
     assert not list(tmp_path.glob("*unfinished*"))
     assert not json.loads((tmp_path / "out.shards.json").read_text())["complete"]
+    assert [path.name for path in sorted(tmp_path.glob("out-*"))] == [
+        "out-00000.jsonl",
+        "out-00001.jsonl",
+    ]
 
 
 @pytest.mark.slow
@@ -491,14 +499,18 @@ def test_nothing_to_write():
     [
         ({}, [(2, 3), (2, 4), (1, 6)]),
         ({"batch_tokens": 12}, [(3, 4), (2, 6)]),
+        # Four lines are sorted together.
+        ({"batch_tokens": 12, "bytes_per_token": 4_000_000}, [(2, 3), (2, 6), (1, 4)]),
         ({"batch_tokens": 4096, "static_shapes": True}, [(2, 8), (2, 8), (2, 8)]),
     ],
+    ids=["by size", "by tokens", "by memory", "static"],
 )
 def test_short_lines_share_a_batch(model_dir, more, shapes):
     texts = ["the word was god", "the", "the word", "word", "god was"]
     tokenizer = FullTokenizer(str(model_dir / "vocab.txt"))
     sources = [lines.SourceLine(*entry) for entry in enumerate(texts)]
-    line_input = lines.LineInput("texts", sources, tokenizer, lines.Encoding(8), 0, **more)
+    more = {"bytes_per_token": 0, **more}
+    line_input = lines.LineInput("texts", sources, tokenizer, lines.Encoding(8), **more)
     found = list(line_input.batches(2))
     assert line_input.error is None
     assert [batch["input_ids"].shape for batch in found] == shapes

@@ -12,7 +12,7 @@ import bert_toolkit
 import extract_features
 import run_classifier
 from bert_toolkit.errors import UserError
-from bert_toolkit.inference.encoder import arguments_named
+from bert_toolkit.inference.encoder import InferenceSession, arguments_named
 
 TEXTS = [
     "the people rejoice with gladness",
@@ -46,6 +46,24 @@ def test_vectors_are_those_of_the_command_line(tmp_path, model_dir):
     with pytest.raises(TypeError, match="expected a list of texts"):
         encoder.encode("one text")
     encoder.close()
+
+
+def test_short_texts_share_a_batch_unless_its_size_is_given(model_dir, monkeypatch):
+    sizes = []
+
+    def counted(session, rows):
+        sizes.append(len(rows))
+        return run(session, rows)
+
+    run = InferenceSession.run_batch
+    monkeypatch.setattr(InferenceSession, "run_batch", counted)
+    encoder = bert_toolkit.Encoder(str(model_dir), max_seq_length=128)
+    texts = ["the word"] * 50 + ["god " * 500] * 40
+    expected = encoder.encode(texts)
+    assert sizes == [50, 32, 8]
+    sizes.clear()
+    np.testing.assert_allclose(encoder.encode(texts, 7), expected, atol=1e-6)
+    assert sizes == [7] * 12 + [6]
 
 
 def test_threads_share_an_encoder(model_dir):

@@ -11,6 +11,7 @@ from stage_runs import (
 
 import run_classifier
 from bert_toolkit.errors import UserError
+from bert_toolkit.training import input_pipeline
 
 
 @pytest.fixture(autouse=True)
@@ -53,7 +54,15 @@ def test_a_classifier_trains_evaluates_and_predicts(tmp_path, reviews, model_dir
 
 
 @pytest.mark.slow
-def test_evaluation_does_not_depend_on_the_batch_size(tmp_path, reviews, model_dir):
+def test_evaluation_does_not_depend_on_the_batch_size(tmp_path, reviews, model_dir, monkeypatch):
+    sizes = []
+
+    def counted(one, params, input_context=None):
+        sizes.append(list(one.batch_sizes) or [params["batch_size"]])
+        return read(one, params, input_context)
+
+    read = input_pipeline.RecordInput.__call__
+    monkeypatch.setattr(input_pipeline.RecordInput, "__call__", counted)
     run_classifier.run(
         classification(tmp_path, reviews, model_dir, do_train=True, num_train_epochs=1)
     )
@@ -70,6 +79,9 @@ def test_evaluation_does_not_depend_on_the_batch_size(tmp_path, reviews, model_d
         )["eval_loss"]
         for size, tokens in ((1, 0), (5, 0), (1, 60), (1, 4096))
     ]
+    *_, of_one, of_five, by_tokens, together = sizes
+    assert (of_one, of_five) == ([1], [5])
+    assert len(together) == 1 < len(by_tokens) < sum(by_tokens) == sum(together)
     assert losses == [pytest.approx(losses[0], rel=1e-5)] * 4
 
 

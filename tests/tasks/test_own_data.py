@@ -228,7 +228,7 @@ def test_labels_are_known_to_a_model(tmp_path):
 def test_outputs_of_windows_are_averaged_in_the_order_of_examples():
     """Records are sorted by length, and an example may have several."""
     examples = [task_data.Example(str(number), "t", None, "x") for number in range(3)]
-    split = EncodedSplit("path", examples, np.array([2, 0, 2, 1]))
+    split = EncodedSplit("path", examples, np.array([2, 0, 2, 1]), [3] * 4)
     outputs = np.array([[1.0, 4.0], [5.0, 5.0], [3.0, 0.0], [7.0, 8.0]])
     assert split.of_examples(outputs).tolist() == [[5.0, 5.0], [7.0, 8.0], [2.0, 2.0]]
 
