@@ -1,13 +1,14 @@
 """Distilled classifiers beside their teacher, and the same students without its answers.
 
-    python benchmarks/distillation.py --data_dir=DIR --bert_dir=DIR [--seeds=1,2,3]
+    python benchmarks/distillation.py --data_dir=DIR --bert_dir=DIR [--epochs=4] [--seeds=1,2,3]
+        [--only="2 layers, distilled;2 layers, layers too"]
 
 The data is in SST-2's layout: movie reviews, 8,568 to train on and 1,000 in dev. The teacher is
 --bert_dir fine-tuned for an epoch, one for all seeds, or a classifier that is there already.
 Students with two layers have the third and the last of six (--layers); those that learn labels have
-the layers of --bert_dir. A BiLSTM that learns labels has the teacher's embeddings all the same. A
-BiLSTM is trained for twice --epochs, and for half as many passes where there are two changed copies
-of each text more.
+the layers of --bert_dir, those that learn layers too the teacher's hidden states and attention. A
+BiLSTM that learns labels has the teacher's embeddings all the same. A BiLSTM is trained for twice
+--epochs, and for half as many passes where there are two changed copies of each text more.
 
 Printed are accuracy on the dev set with its standard error over seeds (of one run, that of 1,000
 answers), the weights in MB as float32, and milliseconds a text, one at a time and 32 together, the
@@ -44,11 +45,13 @@ def arms(arguments):
 
     layers, lstm = (f"--teacher_layers={arguments.layers}", 1e-4), ("--student=bilstm", 1e-3)
     labels, copies = "--hard_label_weight=1", f"--augment={COPIES}"
+    states = ["--hidden_state_weight=1", "--attention_weight=0.1"]
     return {
         "BiLSTM, labels": distilled(*lstm, of_lstm, labels),
         "BiLSTM, distilled": distilled(*lstm, of_lstm),
         "2 layers, labels": ["classify", "{layers}", *distilled(*layers, of_bert)[2:]],
         "2 layers, distilled": distilled(*layers, of_bert),
+        "2 layers, layers too": distilled(*layers, of_bert, *states),
         "BiLSTM, distilled, copies": distilled(*lstm, of_lstm / 2, copies),
         "2 layers, distilled, copies": distilled(*layers, of_bert / 2, copies),
     }
