@@ -15,7 +15,7 @@ from absl import logging
 from bert_toolkit.errors import UserError
 from bert_toolkit.text import encoding, tokenizer_rules
 from bert_toolkit.text import shown as shown_records
-from bert_toolkit.text.batches import grouped
+from bert_toolkit.text.batches import grouped, padded
 from bert_toolkit.text.encoding import SequenceEncoder, Window
 from bert_toolkit.text.words import PIECES, Words, find_words
 from tokenization import FullTokenizer
@@ -211,16 +211,11 @@ class LineInput:
 
     def _padded(self, rows: list[dict[str, Any]], batch_size: int) -> dict[str, np.ndarray]:
         """Returns sequences as a batch, as long as the longest, or of one shape for all batches."""
-        shape = (len(rows), max(map(_tokens, rows)))
-        if self.static_shapes:
-            shape = (batch_size, self.encoding.max_seq_length)
-        batch: dict[str, np.ndarray] = {name: np.zeros(shape, np.int32) for name in PER_TOKEN}
-        batch["unique_ids"] = np.full(shape[0], -1, np.int32)
-        for place, row in enumerate(rows):
-            batch["unique_ids"][place] = row["unique_ids"]
-            for name in PER_TOKEN:
-                batch[name][place, : _tokens(row)] = row[name]
-        return batch
+        shape = (batch_size, self.encoding.max_seq_length) if self.static_shapes else None
+        batch = {name: padded([row[name] for row in rows], shape) for name in PER_TOKEN}
+        numbers = np.full(len(batch["input_ids"]), -1, np.int32)
+        numbers[: len(rows)] = [row["unique_ids"] for row in rows]
+        return {**batch, "unique_ids": numbers}
 
     def _groups(self) -> Iterator[list[tuple[int, Line]]]:
         """Yields (place, line) for all lines, as many at a time as may be sorted."""

@@ -211,14 +211,7 @@ class InferenceSession:
 
     def _feed(self, rows: Rows) -> dict[tf.Tensor, np.ndarray]:
         """Returns the inputs of a batch; shorter sequences are padded with zeros."""
-        feed = {}
-        for name in rows[0]:
-            values = [row[name] for row in rows]
-            padded = np.zeros((len(rows), max(map(len, values))), np.int32)
-            for row, value in zip(padded, values):
-                row[: len(value)] = value
-            feed[self._inputs[name]] = padded
-        return feed
+        return {self._inputs[name]: batches.padded([row[name] for row in rows]) for name in rows[0]}
 
     def weight(self, name: str) -> np.ndarray:
         """Returns a weight by its published name."""
