@@ -3,8 +3,10 @@
 import importlib.metadata
 import json
 import re
+import time
 
 import pytest
+import tensorflow.compat.v1 as tf
 
 import extract_features
 import run_classifier
@@ -33,6 +35,23 @@ def noise(stderr):
 LINES = (
     "In the beginning\n\nthe word ||| was with God\n" + "and the earth was without form " * 3 + "\n"
 )
+
+
+def wait_for_checkpoint(directory, step, *processes):
+    """Waits until a next run would go on from a checkpoint of `step` or later.
+
+    That is when the file `checkpoint` names it: its index is there a moment before.
+    """
+    deadline = time.monotonic() + 240
+    while _last_step(directory) < step:
+        assert [process.poll() for process in processes] == [None] * len(processes)
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def _last_step(directory):
+    latest = tf.train.latest_checkpoint(str(directory))
+    return int(latest.rsplit("-", 1)[1]) if latest else -1
 
 
 def metrics_of(directory, name="eval_results"):

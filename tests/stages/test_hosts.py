@@ -7,12 +7,12 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 from conftest import ROOT
+from stage_runs import wait_for_checkpoint
 
 import run_classifier
 from bert_toolkit.errors import UserError
@@ -112,9 +112,7 @@ def test_a_killed_host_ends_the_others_and_all_go_on(tmp_path, pretraining_data,
     together = tmp_path / "together"
     addresses = free_addresses(2)
     processes = start_hosts(addresses, together, pretraining_data, model_dir)
-    while not list(together.glob("model.ckpt-20.index")):
-        assert [process.poll() for process in processes] == [None, None]
-        time.sleep(0.05)
+    wait_for_checkpoint(together, 20, *processes)
     processes[1].send_signal(signal.SIGKILL)
     errors = processes[0].communicate(timeout=60)[1]
     assert processes[0].returncode == cluster.EXIT_HOST_LOST, errors

@@ -6,7 +6,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -15,6 +14,7 @@ from conftest import ROOT, run_stage
 from stage_runs import (
     metrics_of,
     pretraining,
+    wait_for_checkpoint,
 )
 
 import run_pretraining
@@ -145,9 +145,7 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(tmp_path, pretraining_dat
         *(f"--{k}={v}" for k, v in flags.items()),
     ]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-    while not list((tmp_path / "out").glob("model.ckpt-40.index")):
-        assert process.poll() is None
-        time.sleep(0.1)
+    wait_for_checkpoint(tmp_path / "out", 40, process)
     process.send_signal(signal.SIGKILL)
     process.wait()
     flags["num_train_steps"] = 100
@@ -173,9 +171,7 @@ def test_ctrl_c_tells_what_is_kept(tmp_path, pretraining_data, model_dir):
         *(f"--{k}={v}" for k, v in flags.items()),
     ]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    while not list((tmp_path / "out").glob("model.ckpt-20.index")):
-        assert process.poll() is None
-        time.sleep(0.1)
+    wait_for_checkpoint(tmp_path / "out", 20, process)
     process.send_signal(signal.SIGINT)
     errors = process.communicate(timeout=60)[1]
     assert process.returncode == 130

@@ -4,12 +4,12 @@ import re
 import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 from conftest import GOLDEN, ROOT
+from stage_runs import wait_for_checkpoint
 
 import create_pretraining_data
 import run_pretraining
@@ -44,12 +44,8 @@ def start(*arguments, **flags):
 
 
 def stop_at(process, out, step, sent):
-    """Sends a signal once a checkpoint of `step` or later is there."""
-    deadline = time.monotonic() + 120
-    while not any(number >= step for number in steps_in(out)):
-        assert process.poll() is None, process.stderr.read()
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    """Sends a signal once a checkpoint of `step` or later is the last."""
+    wait_for_checkpoint(out, step, process)
     process.send_signal(sent)
     return process.wait(60), process.stderr.read()
 
