@@ -44,7 +44,7 @@ def commands(arguments: argparse.Namespace) -> dict[str, list[str]]:
     return {
         "first_vector": [model],
         "tokenization": [vocabulary, "--repetitions=3", *texts],
-        "create_pretraining_data": [vocabulary, "--repetitions=3", "--no-memory", *texts],
+        "create_pretraining_data": ["--repetitions=3", "--no-memory", *texts],
         "roofline": [model, reviews, text],
         "steps": [model, reviews, text, peer, "--steps=5", "--repetitions=3"]
         + [f"--ways={','.join(ways)}"],

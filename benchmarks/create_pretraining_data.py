@@ -1,8 +1,8 @@
 """Measures the making of pretraining data: the published way, ours, and ours with several workers.
 
-    python benchmarks/create_pretraining_data.py --vocab_file=vocab.txt english.txt [more.txt ...]
+    python benchmarks/create_pretraining_data.py [--vocab_file=vocab.txt] english.txt [more.txt ...]
 
-Every run is a process as a user would start it, so starting it counts. Seconds are medians, memory
+Without a vocabulary each text gets one of its own, of 21,128 entries at most. Every run is a process as a user would start it, so starting it counts. Seconds are medians, memory
 is the peak of the largest process. The files need enough documents for eight shards.
 """
 
@@ -10,6 +10,7 @@ import argparse
 import glob
 import hashlib
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -71,9 +72,22 @@ def ours(text, vocab_file, output, dupe_factor, *flags):
     ]
 
 
+def vocabulary(text, arguments, directory):
+    """Returns a vocabulary's path, with nothing beside it that asks for other rules."""
+    path = f"{directory}/vocab.txt"
+    if arguments.vocab_file:
+        return shutil.copy(arguments.vocab_file, path)
+    command = [sys.executable, "-m", "bert_toolkit", "build-vocab", f"--input_file={text}"]
+    command += [f"--output_file={path}", "--vocab_size=21128"]
+    root = os.path.dirname(HERE)
+    subprocess.run(command, check=True, cwd=root, stderr=subprocess.DEVNULL)
+    return path
+
+
 def compare(text, arguments, directory):
     plain = os.path.join(HERE, "plain_pretraining_data.py")
-    vocab, dupe = arguments.vocab_file, arguments.dupe_factor
+    vocab = vocabulary(text, arguments, directory)
+    dupe = arguments.dupe_factor
     ways = {
         "published way": [sys.executable, plain, text, f"{directory}/plain", vocab, str(dupe)],
         "ours": ours(text, vocab, f"{directory}/ours", dupe),
@@ -115,13 +129,14 @@ def memory(text, arguments, directory):
     """Peak memory of a corpus and of one ten times as large, in shards of the same size."""
     with open(text, "rb") as reader:
         data = reader.read()
+    vocab = vocabulary(text, arguments, directory)
     large = f"{directory}/large.txt"
     with open(large, "wb") as writer:
         for _ in range(10):
             writer.write(data + b"\n\n")
     for path, shards in ((text, 4), (large, 40)):
         command = ours(
-            path, arguments.vocab_file, f"{directory}/m{shards}/d", 2, f"--num_shards={shards}"
+            path, vocab, f"{directory}/m{shards}/d", 2, f"--num_shards={shards}"
         )
         seconds, peak = measure(command)
         size = os.path.getsize(path) / 1e6
@@ -132,7 +147,7 @@ def memory(text, arguments, directory):
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("--vocab_file", required=True)
+    parser.add_argument("--vocab_file")
     parser.add_argument("--dupe_factor", type=int, default=2)
     parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--memory", default=True, action=argparse.BooleanOptionalAction)

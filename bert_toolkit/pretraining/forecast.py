@@ -84,15 +84,16 @@ def look(paths: Sequence[str], recipe: Recipe) -> Forecast:
 
 def _make(documents, tokenizer: FullTokenizer, recipe: Recipe, seen: Summary) -> int:
     """Makes the instances of one repetition, counts them in `seen`, returns the numbers in them."""
-    encode = shards.schema(recipe.settings).encode
+    fields = shards.schema(recipe.settings)
     rngs = [random.Random(recipe.random_seed)]
     numbers = 0
     vocabulary = masking.Vocabulary(tokenizer)
-    for instance in masking.create_instances(documents, vocabulary, recipe.settings, rngs):
+    instances = masking.create_instances(documents, vocabulary, recipe.settings, rngs)
+    for instance, record in shards.encoded(instances, fields):
         seen.instances += 1
         seen.instance_tokens += len(instance.input_ids)
         seen.random_next += instance.is_random_next
-        seen.bytes += len(encode(shards.record_values(instance))) + tfrecord.FRAME_BYTES
+        seen.bytes += len(record) + tfrecord.FRAME_BYTES
         numbers += len(instance.input_ids) + 2 * len(instance.masked_ids)
         numbers += len(instance.word_starts)
     return numbers

@@ -75,10 +75,10 @@ class Instance(NamedTuple):
       word_starts: 1 for each token that begins a word, where masking while training needs it.
     """
 
-    input_ids: list[int]
+    input_ids: Sequence[int]
     first_segment: int
-    masked_positions: list[int]
-    masked_ids: list[int]
+    masked_positions: Sequence[int]
+    masked_ids: Sequence[int]
     is_random_next: bool
     word_starts: Sequence[int] = ()
 
@@ -117,7 +117,7 @@ def _pack(instance: Instance, code: str) -> bytes:
 
 
 def _unpack(data: bytes, code: str) -> Instance:
-    numbers = array.array(code, data).tolist()
+    numbers = array.array(code, data)
     first, is_random, num_masked, num_starts = numbers[:4]
     positions_end = 4 + num_masked
     masked_end = positions_end + num_masked
@@ -263,6 +263,7 @@ class Masker:
 
     def __init__(self, vocabulary: Vocabulary, settings: Settings, rng: random.Random):
         self.vocabulary, self.settings, self.rng = vocabulary, settings, rng
+        self.places = list(range(settings.max_seq_length))  # slices of it are quicker than ranges
         # A span of n words is chosen with a probability that falls as 1 / n (ALBERT, section 4.1).
         self.span_lengths = range(1, settings.max_ngram + 1)
         self.span_weights = [1 / length for length in self.span_lengths]
@@ -322,7 +323,9 @@ class Masker:
         """Returns the positions to predict in the order chosen."""
         cls, sep = self.vocabulary.cls, self.vocabulary.sep
         if ids.count(sep) == 1 + is_pair and ids.count(cls) == 1:
-            positions = [*range(1, first_segment - 1), *range(first_segment, len(ids) - 1)]
+            positions = (
+                self.places[1 : first_segment - 1] + self.places[first_segment : len(ids) - 1]
+            )
         else:  # the text has some of its own
             positions = [place for place, token in enumerate(ids) if token not in (cls, sep)]
         _shuffle(positions, self.rng)

@@ -7,6 +7,7 @@ which process makes it, or when, and no more than a shard has to fit into memory
 import contextlib
 import dataclasses
 import functools
+import itertools
 import json
 import random
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,6 +23,10 @@ from bert_toolkit.pretraining.masking import CONTINUES_WORD, Document, Instance,
 from bert_toolkit.pretraining.schema import pretraining_schema
 from bert_toolkit.text import segmenters, tokenizer_rules
 from tokenization import UNKNOWN, FullTokenizer, garbage_collection_paused
+
+# Records that are encoded together: many enough for array operations to pay, and few enough that
+# they take no memory to speak of.
+ENCODED_TOGETHER = 512
 
 
 @dataclasses.dataclass(frozen=True)
@@ -214,7 +219,7 @@ def _write(
     summary: Summary,
 ) -> None:
     """Writes the instances in turn to the output files, and the notes beside them."""
-    encode = schema(recipe.settings).encode
+    fields = schema(recipe.settings)
     outputs = shard.outputs
     with files.replacing([*outputs, *map(tfrecord.note_path, outputs)]) as names:
         with (
@@ -223,8 +228,8 @@ def _write(
         ):
             opened = map(tfrecord.RecordWriter, names[: len(outputs)])
             writers = [stack.enter_context(writer) for writer in opened]
-            for instance in instances:
-                writers[summary.instances % len(writers)].write(encode(record_values(instance)))
+            for instance, record in encoded(instances, fields):
+                writers[summary.instances % len(writers)].write(record)
                 summary.instances += 1
                 summary.instance_tokens += len(instance.input_ids)
                 summary.random_next += instance.is_random_next
@@ -243,7 +248,16 @@ def _write(
                 note_writer.write(tfrecord.note_text(note).encode())
 
 
-def record_values(instance: Instance) -> dict[str, Any]:
+def encoded(
+    instances: Iterable[Instance], fields: tfrecord.Schema
+) -> Iterator[tuple[Instance, bytes]]:
+    """Yields instances with their records, which are encoded many together."""
+    instances = iter(instances)
+    while group := list(itertools.islice(instances, ENCODED_TOGETHER)):
+        yield from zip(group, fields.encode_all([_values(instance) for instance in group]))
+
+
+def _values(instance: Instance) -> dict[str, Any]:
     """Returns the features of an instance by name, unpadded."""
     length, first = len(instance.input_ids), instance.first_segment
     return {

@@ -44,7 +44,7 @@ def write(
     owners: list[int] = []
     lengths: list[int] = []
     counts = Counts(tokenizer, task.max_seq_length)
-    waiting: list[tuple[int, int, bytes]] = []  # length, example, record
+    waiting: list[tuple[int, int, dict[str, Any]]] = []  # length, example, features
     with (
         files.replacing([path]) as [unfinished],
         tfrecord.RecordWriter(unfinished) as writer,
@@ -52,9 +52,10 @@ def write(
     ):
 
         def flush() -> None:
-            for length, number, record in (
-                sorted(waiting, key=lambda item: item[0]) if by_length else waiting
-            ):
+            if by_length:
+                waiting.sort(key=lambda item: item[0])
+            records = schema.encode_all([features for _, _, features in waiting])
+            for (length, number, _), record in zip(waiting, records):
                 writer.write(record)
                 owners.append(number)
                 lengths.append(length)
@@ -63,11 +64,11 @@ def write(
         for number, example in enumerate(examples):
             for encoded, own_features in task.encode(example):
                 counts.add(encoded)
-                record = schema.encode({**_sequence(encoded), **own_features})
-                length = len(encoded.input_ids)
+                features = {**_sequence(encoded), **own_features}
                 if number < shown:
-                    _show(what, example, record, tokenizer)
-                waiting += [(length, number, record)] * (copies[number] if copies else 1)
+                    _show(what, example, schema.encode(features), tokenizer)
+                item = len(encoded.input_ids), number, features
+                waiting += [item] * (copies[number] if copies else 1)
             if len(waiting) >= SORTED_TOGETHER:
                 flush()
             progress.update()
@@ -89,9 +90,9 @@ def _sequence(encoded: encoding.Encoded) -> dict[str, Any]:
     """Returns the features that every sequence has, by name, unpadded."""
     return {
         "input_ids": encoded.input_ids,
-        "input_mask": [1] * len(encoded.input_ids),
+        "input_mask": b"\1" * len(encoded.input_ids),
         "segment_ids": encoded.segment_ids,
-        "is_real_example": [1],
+        "is_real_example": b"\1",
     }
 
 

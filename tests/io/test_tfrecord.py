@@ -1,3 +1,4 @@
+import array
 import itertools
 
 import numpy as np
@@ -66,6 +67,28 @@ def test_records_are_examples_padded_with_zeros(numbers):
     assert parsed["a"].dtype == np.int32
     assert parsed["b"].shape == (1, 3)
     assert parsed["c"].shape == (1,)
+
+
+@pytest.mark.parametrize("code", ["H", "I", None])
+def test_many_records_are_what_each_is_alone(code):
+    schema = tfrecord.Schema((tfrecord.Field("ids", 6), tfrecord.Field("mask", 6)))
+    rows = [[], [0, 127, 128, 16383, 16384, 65535], [5], [300] * 6]
+    values = [
+        {"ids": array.array(code, row) if code else row, "mask": b"\1" * len(row)} for row in rows
+    ]
+    records = schema.encode_all(values)
+    assert records == [schema.encode(value) for value in values]
+    assert schema.encode_all([]) == []
+    for row, record in zip(rows, records):
+        feature = tf.train.Example.FromString(record).features.feature
+        rest = [0] * (6 - len(row))
+        assert feature["ids"].int64_list.value == row + rest
+        assert feature["mask"].int64_list.value == [1] * len(row) + rest
+
+
+def test_a_number_below_zero_is_refused():
+    with pytest.raises(ValueError, match="below 0"):
+        tfrecord.Schema((tfrecord.Field("a", 2),)).encode({"a": [3, -1]})
 
 
 def test_tensorflow_reads_our_files_and_we_read_its(tmp_path):

@@ -276,7 +276,7 @@ def test_limits_of_an_instance(vocabulary):
         length = len(instance.input_ids)
         assert length <= 128
         assert len(instance.masked_positions) == min(20, max(1, round(length * 0.15)))
-        assert instance.masked_positions == sorted(set(instance.masked_positions))
+        assert list(instance.masked_positions) == sorted(set(instance.masked_positions))
         assert instance.input_ids[0] == vocabulary.cls
         assert (
             instance.input_ids[instance.first_segment - 1]
