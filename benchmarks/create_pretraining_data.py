@@ -2,7 +2,9 @@
 
     python benchmarks/create_pretraining_data.py [--vocab_file=vocab.txt] english.txt [more.txt ...]
 
-Without a vocabulary each text gets one of its own, of 21,128 entries at most. Every run is a process as a user would start it, so starting it counts. Seconds are medians, memory
+Without a vocabulary each text gets one of its own, of 21,128 entries at most. Every run is a process
+as a user would start it, so starting it counts. Seconds are medians, memory is the peak of the
+largest process. The files need enough documents for eight shards.
 is the peak of the largest process. The files need enough documents for eight shards.
 """
 
@@ -135,9 +137,7 @@ def memory(text, arguments, directory):
         for _ in range(10):
             writer.write(data + b"\n\n")
     for path, shards in ((text, 4), (large, 40)):
-        command = ours(
-            path, vocab, f"{directory}/m{shards}/d", 2, f"--num_shards={shards}"
-        )
+        command = ours(path, vocab, f"{directory}/m{shards}/d", 2, f"--num_shards={shards}")
         seconds, peak = measure(command)
         size = os.path.getsize(path) / 1e6
         print(
