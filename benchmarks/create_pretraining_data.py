@@ -2,10 +2,9 @@
 
     python benchmarks/create_pretraining_data.py [--vocab_file=vocab.txt] english.txt [more.txt ...]
 
-Without a vocabulary each text gets one of its own, of 21,128 entries at most. Every run is a process
-as a user would start it, so starting it counts. Seconds are medians, memory is the peak of the
-largest process. The files need enough documents for eight shards.
-is the peak of the largest process. The files need enough documents for eight shards.
+Without a vocabulary each text gets one of its own, of 21,128 entries at most. Every run is a
+process as a user would start it, so starting it counts. Seconds are medians, memory is the peak of
+the largest process. The files need enough documents for eight shards.
 """
 
 import argparse
