@@ -74,14 +74,18 @@ def ours(text, vocab_file, output, dupe_factor, *flags):
 
 
 def vocabulary(text, arguments, directory):
-    """Returns a vocabulary's path, with nothing beside it that asks for other rules."""
+    """Returns the path of a vocabulary whose rules are the published ones."""
     path = f"{directory}/vocab.txt"
-    if arguments.vocab_file:
+    if arguments.vocab_file:  # a copy, as files beside it may ask for other rules
         return shutil.copy(arguments.vocab_file, path)
-    command = [sys.executable, "-m", "bert_toolkit", "build-vocab", f"--input_file={text}"]
-    command += [f"--output_file={path}", "--vocab_size=21128"]
+    command = [sys.executable, "-m", "bert_toolkit", "build-vocab"]
+    command += [f"--input_file={os.path.abspath(text)}", f"--output_file={path}"]
     root = os.path.dirname(HERE)
-    subprocess.run(command, check=True, cwd=root, stderr=subprocess.DEVNULL)
+    made = subprocess.run(
+        [*command, "--vocab_size=21128"], cwd=root, capture_output=True, text=True
+    )
+    if made.returncode:
+        raise SystemExit(made.stderr)
     return path
 
 
@@ -120,7 +124,8 @@ def compare(text, arguments, directory):
     print("  digests of 1, 2, 3 workers:", *(digest(f"{directory}/{n}/d-*") for n in (1, 2, 3)))
     one, two = (seconds[f"ours, 8 shards, {workers} workers"] for workers in (1, 2))
     print(f"  2 workers: {one / two:.2f} x one, of {os.cpu_count()} cores", flush=True)
-    conditions = f"{os.path.basename(text)}, {size:.1f} MB, dupe_factor {dupe}"
+    whose = arguments.vocab_file or "a vocabulary of its own"
+    conditions = f"{os.path.basename(text)}, {size:.1f} MB, dupe_factor {dupe}, {whose}"
     plain, whole = seconds["published way"], seconds["ours"]
     table.add("pretraining data", whole, plain, "published way", "s", conditions)
     table.add("pretraining data, two workers", two, one, "one worker", "s", conditions)

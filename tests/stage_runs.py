@@ -44,9 +44,13 @@ def wait_for_checkpoint(directory, step, *processes):
     """
     deadline = time.monotonic() + 240
     while _last_step(directory) < step:
-        assert [process.poll() for process in processes] == [None] * len(processes)
-        assert time.monotonic() < deadline
         time.sleep(0.02)
+        if time.monotonic() < deadline and all(process.poll() is None for process in processes):
+            continue
+        for process in processes:
+            process.kill()
+        told = [process.communicate()[1] for process in processes]
+        raise AssertionError(f"no checkpoint of step {step} came; the processes told {told}")
 
 
 def _last_step(directory):

@@ -10,15 +10,22 @@ import dataclasses
 import functools
 import itertools
 import json
+import operator
 import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import IO, Any, Optional, Union
+from typing import IO, Any, Optional, TypeVar, Union
 
 import google_crc32c
 import numpy as np
 
 from bert_toolkit.errors import UserError
 from bert_toolkit.io import files
+
+Key = TypeVar("Key")
+
+# Records that are encoded together: many enough for array operations to pay, few enough to take no
+# memory to speak of.
+ENCODED_TOGETHER = 512
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,12 +71,24 @@ class Schema:
     def encode(self, values: Mapping[str, Sequence]) -> bytes:
         """Returns a serialized tf.train.Example of `values`, padded with zeros to their lengths.
 
-        Numbers below 128 may come as bytes, and others as arrays of one type, which is quicker.
+        Numbers below 128 may come as bytes, and others as an array.array, which is quicker.
         """
-        return self.encode_all([values])[0]
+        [record] = self._encode_all([values])
+        return record
 
-    def encode_all(self, rows: Sequence[Mapping[str, Sequence]]) -> list[bytes]:
-        """Returns what `encode` does of each of `rows`, which is quicker for many together."""
+    def encode_each(
+        self, items: Iterable[tuple[Key, Mapping[str, Sequence]]]
+    ) -> Iterator[tuple[Key, bytes]]:
+        """Yields (key, record) for each (key, values), in their order.
+
+        The records are those of `encode`, which takes twice as long, as these are made together.
+        """
+        items = iter(items)
+        while group := list(itertools.islice(items, ENCODED_TOGETHER)):
+            records = self._encode_all([values for _, values in group])
+            yield from ((key, record) for (key, _), record in zip(group, records))
+
+    def _encode_all(self, rows: Sequence[Mapping[str, Sequence]]) -> list[bytes]:
         columns = [_entries(field, [row[field.name] for row in rows]) for field in self.fields]
         return [_message(1, b"".join(entries)) for entries in zip(*columns)]
 
@@ -151,9 +170,13 @@ def _packed_numbers(rows: Sequence[Any]) -> list[bytes]:
 
 
 def _joined(rows: Sequence[Any], count: int) -> np.ndarray:
-    if rows and all(isinstance(row, array.array) for row in rows):
-        return np.frombuffer(b"".join(rows), rows[0].typecode)
-    return np.fromiter(itertools.chain.from_iterable(rows), np.int64, count)
+    """Returns the numbers of all rows in one array; quickly where they are in arrays of a type."""
+    types = {row.typecode if isinstance(row, array.array) else None for row in rows}
+    if len(types) == 1 and None not in types:
+        return np.frombuffer(b"".join(rows), types.pop())
+    if len(rows) == 1 and isinstance(rows[0], np.ndarray) and rows[0].dtype.kind in "biu":
+        return rows[0].astype(np.int64, copy=False)
+    return np.fromiter(map(operator.index, itertools.chain.from_iterable(rows)), np.int64, count)
 
 
 class _Heads(dict):

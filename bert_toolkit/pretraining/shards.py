@@ -7,7 +7,6 @@ which process makes it, or when, and no more than a shard has to fit into memory
 import contextlib
 import dataclasses
 import functools
-import itertools
 import json
 import random
 from collections.abc import Iterable, Iterator, Sequence
@@ -23,10 +22,6 @@ from bert_toolkit.pretraining.masking import CONTINUES_WORD, Document, Instance,
 from bert_toolkit.pretraining.schema import pretraining_schema
 from bert_toolkit.text import segmenters, tokenizer_rules
 from tokenization import UNKNOWN, FullTokenizer, garbage_collection_paused
-
-# Records that are encoded together: many enough for array operations to pay, and few enough that
-# they take no memory to speak of.
-ENCODED_TOGETHER = 512
 
 
 @dataclasses.dataclass(frozen=True)
@@ -251,10 +246,8 @@ def _write(
 def encoded(
     instances: Iterable[Instance], fields: tfrecord.Schema
 ) -> Iterator[tuple[Instance, bytes]]:
-    """Yields instances with their records, which are encoded many together."""
-    instances = iter(instances)
-    while group := list(itertools.islice(instances, ENCODED_TOGETHER)):
-        yield from zip(group, fields.encode_all([_values(instance) for instance in group]))
+    """Yields instances with their records."""
+    return fields.encode_each((instance, _values(instance)) for instance in instances)
 
 
 def _values(instance: Instance) -> dict[str, Any]:

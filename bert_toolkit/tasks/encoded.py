@@ -1,6 +1,6 @@
 """Examples as the model reads them: records in a file, and which example each is of."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Optional
 
 import numpy as np
@@ -44,34 +44,36 @@ def write(
     owners: list[int] = []
     lengths: list[int] = []
     counts = Counts(tokenizer, task.max_seq_length)
-    waiting: list[tuple[int, int, dict[str, Any]]] = []  # length, example, features
+    waiting: list[tuple[int, int, bytes]] = []  # length, example, record
     with (
         files.replacing([path]) as [unfinished],
         tfrecord.RecordWriter(unfinished) as writer,
         Progress(f"reading {what}", "rows", len(examples)) as progress,
     ):
 
+        def sequences() -> Iterator[tuple[tuple[int, int], dict[str, Any]]]:
+            for number, example in enumerate(examples):
+                for encoded, own_features in task.encode(example):
+                    counts.add(encoded)
+                    features = {**_sequence(encoded), **own_features}
+                    if number < shown:
+                        _show(what, example, schema.encode(features), tokenizer)
+                    yield (len(encoded.input_ids), number), features
+                progress.update()
+
         def flush() -> None:
-            if by_length:
-                waiting.sort(key=lambda item: item[0])
-            records = schema.encode_all([features for _, _, features in waiting])
-            for (length, number, _), record in zip(waiting, records):
+            for length, number, record in (
+                sorted(waiting, key=lambda item: item[0]) if by_length else waiting
+            ):
                 writer.write(record)
                 owners.append(number)
                 lengths.append(length)
             waiting.clear()
 
-        for number, example in enumerate(examples):
-            for encoded, own_features in task.encode(example):
-                counts.add(encoded)
-                features = {**_sequence(encoded), **own_features}
-                if number < shown:
-                    _show(what, example, schema.encode(features), tokenizer)
-                item = len(encoded.input_ids), number, features
-                waiting += [item] * (copies[number] if copies else 1)
+        for (length, number), record in schema.encode_each(sequences()):
+            waiting += [(length, number, record)] * (copies[number] if copies else 1)
             if len(waiting) >= SORTED_TOGETHER:
                 flush()
-            progress.update()
         flush()
     logging.info("%s: %s", what, counts.text(len(examples)))
     tokenizer_rules.warn_of_unknown(what, counts.unknown, counts.tokens)

@@ -69,26 +69,56 @@ def test_records_are_examples_padded_with_zeros(numbers):
     assert parsed["c"].shape == (1,)
 
 
-@pytest.mark.parametrize("code", ["H", "I", None])
-def test_many_records_are_what_each_is_alone(code):
+LARGE = [0, 127, 128, 16383, 16384, 65535], [2**21 - 1, 2**21, 2**28, 2**32 - 1], [2**40, 2**62]
+
+
+@pytest.mark.parametrize(
+    ("code", "rows"),
+    [
+        ("H", [[], *LARGE[:1], [5], [300] * 6]),
+        ("I", [*LARGE[:2], []]),
+        (None, [[], *LARGE]),
+        (None, [array.array("H", [5, 6]), array.array("I", [70000, 1]), [7], b"\1\2"]),
+        (None, [[]]),
+        (None, [np.array([3, 300]), np.array([5], np.int32)]),
+        (None, []),
+    ],
+)
+def test_records_encoded_together_hold_what_they_should(code, rows):
     schema = tfrecord.Schema((tfrecord.Field("ids", 6), tfrecord.Field("mask", 6)))
-    rows = [[], [0, 127, 128, 16383, 16384, 65535], [5], [300] * 6]
     values = [
         {"ids": array.array(code, row) if code else row, "mask": b"\1" * len(row)} for row in rows
     ]
-    records = schema.encode_all(values)
-    assert records == [schema.encode(value) for value in values]
-    assert schema.encode_all([]) == []
-    for row, record in zip(rows, records):
+    found = list(schema.encode_each(enumerate(values)))
+    assert [number for number, _ in found] == list(range(len(rows)))
+    for row, (_, record) in zip(rows, found):
         feature = tf.train.Example.FromString(record).features.feature
         rest = [0] * (6 - len(row))
-        assert feature["ids"].int64_list.value == row + rest
+        assert feature["ids"].int64_list.value == [*row, *rest]
         assert feature["mask"].int64_list.value == [1] * len(row) + rest
 
 
-def test_a_number_below_zero_is_refused():
-    with pytest.raises(ValueError, match="below 0"):
-        tfrecord.Schema((tfrecord.Field("a", 2),)).encode({"a": [3, -1]})
+def test_more_records_than_are_encoded_together(monkeypatch):
+    monkeypatch.setattr(tfrecord, "ENCODED_TOGETHER", 3)
+    schema = tfrecord.Schema((tfrecord.Field("a", 2),))
+    values = [{"a": [number, 1000 * number]} for number in range(8)]
+    found = list(schema.encode_each(zip("abcdefgh", values)))
+    assert found == [(key, schema.encode(value)) for key, value in zip("abcdefgh", values)]
+
+
+@pytest.mark.parametrize(
+    ("numbers", "error"),
+    [
+        ([3, -1], ValueError),
+        ([1.5], TypeError),
+        (np.array([1.5]), TypeError),
+        (array.array("f", [1.5]), TypeError),
+        ("1", TypeError),
+    ],
+)
+def test_what_is_no_count_is_refused(numbers, error):
+    with pytest.raises(error):
+        tfrecord.Schema((tfrecord.Field("a", 2),)).encode({"a": numbers})
 
 
 def test_tensorflow_reads_our_files_and_we_read_its(tmp_path):
