@@ -1,7 +1,7 @@
 """Distilled classifiers beside their teacher, and the same students without its answers.
 
     python benchmarks/distillation.py --data_dir=DIR --bert_dir=DIR [--epochs=4] [--seeds=1,2,3]
-        [--only="2 layers, distilled;2 layers, layers too"]
+        [--only="2 layers, distilled;2 layers, layers too"] [--labelled=2000]
 
 The data is in SST-2's layout: movie reviews, 8,568 to train on and 1,000 in dev. The teacher is
 --bert_dir fine-tuned for an epoch, one for all seeds, or a classifier that is there already.
@@ -9,6 +9,9 @@ Students with two layers have the third and the last of six (--layers); those th
 the layers of --bert_dir, those that learn layers too the teacher's hidden states and attention. A
 BiLSTM that learns labels has the teacher's embeddings all the same. A BiLSTM is trained for twice
 --epochs, and for half as many passes where there are two changed copies of each text more.
+
+With --labelled only the first rows have their labels: the teacher learns these for three epochs,
+and its students the teacher's answers to all texts. Those that learn labels have as many steps.
 
 Printed are accuracy on the dev set with its standard error over seeds (of one run, that of 1,000
 answers), the weights in MB as float32, and milliseconds a text, one at a time and 32 together, the
@@ -43,13 +46,14 @@ def arms(arguments):
             *more,
         ]
 
+    share = arguments.labelled / arguments.texts if arguments.labelled else 1.0
     layers, lstm = (f"--teacher_layers={arguments.layers}", 1e-4), ("--student=bilstm", 1e-3)
     labels, copies = "--hard_label_weight=1", f"--augment={COPIES}"
     states = ["--hidden_state_weight=1", "--attention_weight=0.1"]
     return {
-        "BiLSTM, labels": distilled(*lstm, of_lstm, labels),
+        "BiLSTM, labels": distilled(*lstm, of_lstm / share, labels),
         "BiLSTM, distilled": distilled(*lstm, of_lstm),
-        "2 layers, labels": ["classify", "{layers}", *distilled(*layers, of_bert)[2:]],
+        "2 layers, labels": ["classify", "{layers}", *distilled(*layers, of_bert / share)[2:]],
         "2 layers, distilled": distilled(*layers, of_bert),
         "2 layers, layers too": distilled(*layers, of_bert, *states),
         "BiLSTM, distilled, copies": distilled(*lstm, of_lstm / 2, copies),
@@ -64,7 +68,7 @@ def bert(command, out, arguments, seed, *flags):
         "-m",
         "bert_toolkit",
         command,
-        f"--train_file={arguments.data_dir}/train.tsv",
+        f"--train_file={arguments.train_file}",
         f"--eval_file={arguments.data_dir}/dev.tsv",
         f"--output_dir={out}",
         f"--max_seq_length={LENGTH}",
@@ -78,6 +82,22 @@ def bert(command, out, arguments, seed, *flags):
     if done.returncode:
         sys.exit(f"{' '.join(words)}\n{done.stderr}")
     return accuracy_of(out), time.monotonic() - start
+
+
+def divide(arguments, directory):
+    """Writes the rows with labels and the texts without, if only some are to have theirs."""
+    arguments.train_file = f"{arguments.data_dir}/train.tsv"
+    header, *rows = pathlib.Path(arguments.train_file).read_text(encoding="utf-8").splitlines(True)
+    arguments.texts = len(rows)
+    arguments.unlabelled = []
+    if arguments.labelled:
+        arguments.train_file = f"{directory}/labelled.tsv"
+        rest = [row.rpartition("\t")[0] + "\n" for row in rows[arguments.labelled :]]
+        pathlib.Path(arguments.train_file).write_text(
+            header + "".join(rows[: arguments.labelled]), encoding="utf-8"
+        )
+        pathlib.Path(directory, "rest.txt").write_text("".join(rest), encoding="utf-8")
+        arguments.unlabelled = [f"--unlabeled_file={directory}/rest.txt"]
 
 
 def accuracy_of(directory):
@@ -129,20 +149,23 @@ def main():
     parser.add_argument("--layers", default="2,5")
     parser.add_argument("--epochs", type=float, default=2.0)
     parser.add_argument("--seeds", default="1,2,3")
+    parser.add_argument("--labelled", type=int, help="Rows that have labels; all, if not given.")
     parser.add_argument("--only", help="Names of ways, separated by semicolons.")
     arguments = parser.parse_args()
     sys.path.insert(0, str(ROOT))
     from bert_toolkit import tensorflow_start
 
     tensorflow_start.prepare()
-    chosen = arms(arguments)
-    if arguments.only:
-        chosen = {name: chosen[name] for name in arguments.only.split(";")}
     seeds = list(map(int, arguments.seeds.split(",")))
     with tempfile.TemporaryDirectory() as work:
+        divide(arguments, work)
+        chosen = arms(arguments)
+        if arguments.only:
+            chosen = {name: chosen[name] for name in arguments.only.split(";")}
         teacher = arguments.teacher_dir or f"{work}/teacher"
         if not arguments.teacher_dir:
-            flags = [f"--bert_dir={arguments.bert_dir}", "--num_train_epochs=1"]
+            epochs = 3 if arguments.labelled else 1
+            flags = [f"--bert_dir={arguments.bert_dir}", f"--num_train_epochs={epochs}"]
             bert("classify", teacher, arguments, seeds[0], *flags)
         layers = f"{work}/layers"
         some_layers(arguments.bert_dir, list(map(int, arguments.layers.split(","))), layers)
@@ -153,6 +176,7 @@ def main():
                 out = f"{work}/{name}-{seed}".replace(", ", "-").replace(" ", "_")
                 if command == "distill":
                     flags.append(f"--teacher_dir={teacher}")
+                    flags += [] if "labels" in name else arguments.unlabelled
                     kept = pathlib.Path(work, "logits-copies" if "copies" in name else "logits")
                     if kept.exists():  # the teacher need not answer twice
                         shutil.copytree(kept, f"{out}/teacher_logits")
