@@ -20,7 +20,7 @@ from bert_toolkit.training import cluster
 
 pytestmark = pytest.mark.platform
 
-STEPS = 60
+STEPS = 40
 
 
 def command(out, data, model_dir, *more):
