@@ -56,9 +56,11 @@ def test_two_lengths(tmp_path, run_example):
     assert (note["max_seq_length"], note["max_predictions_per_seq"]) == (512, 76)
 
 
-def test_chinese_model(tmp_path, run_example):
+@pytest.mark.parametrize("segmenter", ["jieba", ""])
+def test_chinese_model(tmp_path, run_example, segmenter):
     pytest.importorskip("tokenizers")
-    segmenter = "jieba" if importlib.util.find_spec("rjieba") else ""
+    if segmenter and not importlib.util.find_spec("rjieba"):
+        pytest.skip("needs rjieba")
     chance = random.Random(0)
     words = ["我", "来到", "北京", "清华大学", "今天", "天气", "很", "好", "，", "。"]
     texts = ["".join(chance.choice(words) for _ in range(20)) for _ in range(80)]
