@@ -80,10 +80,9 @@ def vocabulary(text, arguments, directory):
         return shutil.copy(arguments.vocab_file, path)
     command = [sys.executable, "-m", "bert_toolkit", "build-vocab"]
     command += [f"--input_file={os.path.abspath(text)}", f"--output_file={path}"]
+    command += ["--vocab_size=21128"]
     root = os.path.dirname(HERE)
-    made = subprocess.run(
-        [*command, "--vocab_size=21128"], cwd=root, capture_output=True, text=True
-    )
+    made = subprocess.run(command, cwd=root, capture_output=True, text=True)
     if made.returncode:
         raise SystemExit(made.stderr)
     return path

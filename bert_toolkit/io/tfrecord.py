@@ -127,7 +127,7 @@ def _varint(number: int) -> bytes:
 
 
 class _Varints(dict):
-    """number -> its encoding, filled as numbers come: sizes repeat, and to look up is quicker."""
+    """number -> its encoding, kept for the next time: the same sizes come again and again."""
 
     def __missing__(self, number: int) -> bytes:
         self[number] = encoded = _varint(number)
